@@ -1,3 +1,7 @@
 //! The SimpleX Messaging Protocol as state machines without IO.
 #![no_std]
 extern crate alloc;
+
+pub mod keys;
+pub mod time;
+pub mod wire;

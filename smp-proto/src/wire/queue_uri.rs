@@ -1,0 +1,1 @@
+//! Addresses of queues (WIRE-FACTS 11.2).
