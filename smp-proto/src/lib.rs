@@ -2,6 +2,7 @@
 #![no_std]
 extern crate alloc;
 
+pub mod broker;
 pub mod keys;
 pub mod time;
 pub mod wire;
