@@ -4,5 +4,6 @@ extern crate alloc;
 
 pub mod broker;
 pub mod keys;
+pub mod session;
 pub mod time;
 pub mod wire;

@@ -2,9 +2,9 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::keys::{AuthKey, Ed448Public, Ed25519Public, X25519Public};
+use crate::session::outgoing::DeliverySecret;
 use crate::time::UnixTime;
 use crate::wire::command::QueueMode;
 use crate::wire::error::{Blocked, BlockingReason};
@@ -51,19 +51,6 @@ pub enum RecipientKeys {
     One(AuthKey),
     /// A contact address with several owners: 1 to 255 keys.
     Several(Box<[AuthKey]>),
-}
-
-/// The two X25519 keys whose shared secret encrypts what the relay sends to a recipient or notifier.
-///
-/// The shared secret is computed by the session that delivers with it, and cached there: so creating a queue costs one
-/// scalar multiplication less, and the expensive part never runs while the broker is held.
-#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
-pub struct DeliverySecret {
-    /// The relay's private key for this queue.
-    pub relay: [u8; 32],
-    /// The recipient's or notifier's public key.
-    #[zeroize(skip)]
-    pub peer: X25519Public,
 }
 
 /// Whether a queue accepts messages.

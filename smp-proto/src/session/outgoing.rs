@@ -1,0 +1,120 @@
+//! What a relay wants said on a connection, before a session encodes and encrypts it.
+//!
+//! The broker decides what to say while it is held; encoding, boxing of message bodies and block encryption happen in
+//! [`ServerSession::pack`](super::server::ServerSession::pack), on the connection's own time.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use bytes::Bytes;
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use crate::keys::X25519Public;
+use crate::time::UnixTime;
+use crate::wire::error::SmpError;
+use crate::wire::identifier::IDENTIFIER_LENGTH;
+use crate::wire::response::{CreatedQueue, NotifierIds};
+use crate::wire::{CorrelationId, EntityId};
+
+/// One transmission that a relay will send.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// The correlation of the command that this answers; empty for what the relay says by itself.
+    pub correlation: CorrelationId,
+    /// The entity.
+    pub entity: EntityId,
+    /// What is said.
+    pub content: OutgoingContent,
+}
+
+/// What is said.
+#[derive(Clone, Debug)]
+pub enum OutgoingContent {
+    /// `IDS`
+    Created(Box<CreatedQueue>),
+    /// `NID`
+    NotifierId(Box<NotifierIds>),
+    /// `OK`
+    Ok,
+    /// `SOK`, or `OK` below v16.
+    Subscribed,
+    /// `PONG`
+    Pong,
+    /// `MSG`, boxed by the session.
+    Message(Delivery),
+    /// `NMSG`, boxed by the session.
+    Notification(Box<NotificationDelivery>),
+    /// `END`
+    End,
+    /// `DELD`, or `END` below v10.
+    Deleted,
+    /// `INFO`: JSON text.
+    Information(Box<String>),
+    /// `ERR`
+    Error(SmpError),
+}
+
+/// A message on its way to its recipient.
+#[derive(Clone)]
+pub struct Delivery {
+    /// The keys that it is boxed with.
+    pub secret: DeliverySecret,
+    /// The message id, also the nonce.
+    pub id: [u8; IDENTIFIER_LENGTH],
+    /// When the relay received it.
+    pub timestamp: UnixTime,
+    /// The message, or `None` for the quota marker.
+    pub message: Option<DeliveredMessage>,
+}
+
+/// The sender's part of a [`Delivery`].
+#[derive(Clone)]
+pub struct DeliveredMessage {
+    /// The notification flag.
+    pub notification: bool,
+    /// The body: up to 16,088 bytes.
+    pub body: Bytes,
+}
+
+/// News of a message, on its way to a notifier.
+#[derive(Clone)]
+pub struct NotificationDelivery {
+    /// The keys that the metadata is boxed with.
+    pub secret: DeliverySecret,
+    /// The nonce.
+    pub nonce: [u8; IDENTIFIER_LENGTH],
+    /// The message's id.
+    pub message: [u8; IDENTIFIER_LENGTH],
+    /// The message's time.
+    pub timestamp: UnixTime,
+}
+
+impl core::fmt::Debug for Delivery {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        formatter.write_str(if self.message.is_some() { "Delivery(message)" } else { "Delivery(quota)" })
+    }
+}
+
+impl core::fmt::Debug for NotificationDelivery {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        formatter.write_str("NotificationDelivery(..)")
+    }
+}
+
+/// The two X25519 keys whose shared secret encrypts what the relay sends to a recipient or notifier.
+///
+/// The shared secret is computed by the session that delivers with it, and cached there: so creating a queue costs one
+/// scalar multiplication less, and the expensive part never runs while the broker is held.
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+pub struct DeliverySecret {
+    /// The relay's private key for this queue.
+    pub relay: [u8; 32],
+    /// The recipient's or notifier's public key.
+    #[zeroize(skip)]
+    pub peer: X25519Public,
+}
+
+impl core::fmt::Debug for DeliverySecret {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        formatter.write_str("DeliverySecret(..)")
+    }
+}

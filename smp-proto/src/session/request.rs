@@ -1,0 +1,82 @@
+//! A client's command on its way through a relay: parsed, then looked up, then verified.
+//!
+//! The types make the order compulsory: only a [`Verified`] can be executed, only a session makes one, and it makes it
+//! from a [`Request`] whose [`Authority`] the broker has filled in.
+
+use alloc::sync::Arc;
+
+use crate::keys::AuthKey;
+use crate::wire::command::Command;
+use crate::wire::error::SmpError;
+use crate::wire::transmission::Transmission;
+use crate::wire::{CorrelationId, EntityId};
+
+/// One transmission of a block: a command that can be looked up, or the error that it gets.
+#[derive(Debug)]
+pub enum Request<'a> {
+    /// A well-formed command with fitting credentials.
+    Command {
+        /// What the client sent.
+        transmission: Transmission<'a, Command<'a>>,
+        /// Who may send it: the broker's answer.
+        authority: Authority,
+    },
+    /// Not a command: what is answered.
+    Malformed {
+        /// The correlation to answer with.
+        correlation: CorrelationId,
+        /// The entity to answer with.
+        entity: EntityId,
+        /// The error.
+        error: SmpError,
+    },
+}
+
+/// Who may send a command, as far as the broker knows.
+#[derive(Clone, Debug)]
+pub enum Authority {
+    /// Not looked up yet: such a command is refused.
+    NotLookedUp,
+    /// Nobody needs to authorize it (`PING`, …), and nobody may.
+    Nobody,
+    /// The key that the command itself carries (`NEW`, `SKEY`, `LKEY`).
+    KeyInCommand,
+    /// This key.
+    Key(AuthKey),
+    /// Any of these keys.
+    AnyOf(Arc<[AuthKey]>),
+    /// `SEND` to a queue that is not secured: there must be no authorization.
+    Unsecured,
+    /// There is no such queue, or the command cannot be for it: verify against a dummy key, for the same cost, and refuse.
+    Unknown,
+}
+
+/// A command that may be executed, or the error that is answered in its place. Only a session makes one.
+#[derive(Debug)]
+pub struct Verified<'a> {
+    pub(crate) correlation: CorrelationId,
+    pub(crate) entity: EntityId,
+    pub(crate) outcome: Outcome<'a>,
+}
+
+/// What verification found.
+#[derive(Debug)]
+pub(crate) enum Outcome<'a> {
+    /// Execute it. The broker checks that the key is still the right one: a queue may have been secured in between.
+    Execute {
+        /// The command.
+        command: Command<'a>,
+        /// The key that authorized it, `None` when it came without authorization.
+        key: Option<AuthKey>,
+    },
+    /// Answer this.
+    Refuse(SmpError),
+}
+
+impl Verified<'_> {
+    /// Whether the command will be executed, rather than answered with an error.
+    #[must_use]
+    pub const fn is_authorized(&self) -> bool {
+        matches!(self.outcome, Outcome::Execute { .. })
+    }
+}
