@@ -5,7 +5,9 @@
 
 use alloc::sync::Arc;
 
-use crate::keys::AuthKey;
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use crate::keys::{AuthKey, X25519Public};
 use crate::wire::command::Command;
 use crate::wire::error::SmpError;
 use crate::wire::transmission::Transmission;
@@ -68,9 +70,33 @@ pub(crate) enum Outcome<'a> {
         command: Command<'a>,
         /// The key that authorized it, `None` when it came without authorization.
         key: Option<AuthKey>,
+        /// The relay's fresh keys for what the command creates: made here, because it is expensive.
+        relay_keys: RelayKeys,
     },
     /// Answer this.
     Refuse(SmpError),
+}
+
+/// The relay's fresh key pairs that a command needs: for the queue (`NEW`), for the notifier (`NKEY`, or `NEW` with a
+/// notifier), or none.
+#[derive(Debug, Default)]
+pub(crate) struct RelayKeys {
+    pub(crate) queue: Option<RelayKeyPair>,
+    pub(crate) notifier: Option<RelayKeyPair>,
+}
+
+/// A fresh X25519 key pair of the relay.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub(crate) struct RelayKeyPair {
+    pub(crate) secret: [u8; 32],
+    #[zeroize(skip)]
+    pub(crate) public: X25519Public,
+}
+
+impl core::fmt::Debug for RelayKeyPair {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        formatter.write_str("RelayKeyPair(..)")
+    }
 }
 
 impl Verified<'_> {
