@@ -3,6 +3,7 @@
 extern crate alloc;
 
 pub mod broker;
+pub mod entropy;
 pub mod keys;
 pub mod session;
 pub mod time;
