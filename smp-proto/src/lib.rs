@@ -3,6 +3,7 @@
 extern crate alloc;
 
 pub mod broker;
+pub mod crypto;
 pub mod entropy;
 pub mod keys;
 pub mod session;

@@ -1,0 +1,31 @@
+//! The cryptography of SMP: one construction a file, over a swappable [`Provider`] of primitives.
+//!
+//! Owns every place where bytes become ciphertext, signature or key, and back. Never takes a clock or the operating
+//! system's entropy, never panics on what a peer sent, never prints a secret. Inputs and outputs are plain bytes and the
+//! types of [`keys`](crate::keys): this room knows no command and no state of a connection, except the two chain keys
+//! that a session keeps.
+//!
+//! | file | construction | WIRE-FACTS |
+//! |---|---|---|
+//! | [`provider`], [`portable`] | the primitives, and their pure Rust implementation | 3 |
+//! | [`nacl_box`], [`padding`], [`nonce`] | the box used everywhere, and what goes around it | 3 |
+//! | [`authenticator`] | authorization of a command with an X25519 key | 4.8 |
+//! | [`chain_keys`] | encryption of transport blocks | 4.6 |
+//! | [`signatures`], [`ed25519_batch`] | Ed25519 and Ed448 | 4.8 |
+//!
+//! Messages and blocks are sealed and opened *in place*: the caller's buffer holds 16 bytes for the tag, then the text.
+
+pub mod authenticator;
+pub mod chain_keys;
+pub mod ed25519_batch;
+pub mod nacl_box;
+pub mod nonce;
+pub mod padding;
+pub mod portable;
+pub mod provider;
+pub mod signatures;
+
+pub use nacl_box::{BoxError, BoxKey, SharedSecret, TAG_LENGTH};
+pub use nonce::Nonce;
+pub use portable::Portable;
+pub use provider::{Ed25519Check, Forged, Provider};
