@@ -83,7 +83,8 @@ fn is_canonical(encoded: &[u8; 32]) -> bool {
     let all_ones = high == 0x7F && middle.iter().all(|&byte| byte == 0xFF);
     let all_zeros = high == 0 && middle.iter().all(|&byte| byte == 0);
     let x_is_zero = (all_zeros && *low == 1) || (all_ones && *low == 0xEC);
-    !(all_ones && *low >= 0xED) && !(sign == 1 && x_is_zero)
+    let y_is_reduced = !all_ones || *low < 0xED;
+    y_is_reduced && (sign == 0 || !x_is_zero)
 }
 
 /// The random factor of signature `index`: 128 bits.
