@@ -12,18 +12,28 @@
 //! | [`authenticator`] | authorization of a command with an X25519 key | 4.8 |
 //! | [`chain_keys`] | encryption of transport blocks | 4.6 |
 //! | [`signatures`], [`ed25519_batch`] | Ed25519 and Ed448 | 4.8 |
+//! | [`signed_key`], [`certificates`] | the key in a hello, and who signed it | 2, 4.3 |
+//! | [`ids`] | identifiers that are computed or drawn | 7, 8.3 |
+//! | [`message_body`] | relay to recipient, relay to notifier | 9 |
+//! | [`envelope`] | client to client, opaque to relays | 9.1 |
 //!
 //! Messages and blocks are sealed and opened *in place*: the caller's buffer holds 16 bytes for the tag, then the text.
 
 pub mod authenticator;
+pub mod certificates;
 pub mod chain_keys;
+mod der;
 pub mod ed25519_batch;
+pub mod envelope;
+pub mod ids;
+pub mod message_body;
 pub mod nacl_box;
 pub mod nonce;
 pub mod padding;
 pub mod portable;
 pub mod provider;
 pub mod signatures;
+pub mod signed_key;
 
 pub use nacl_box::{BoxError, BoxKey, SharedSecret, TAG_LENGTH};
 pub use nonce::Nonce;
