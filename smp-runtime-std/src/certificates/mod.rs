@@ -16,7 +16,7 @@ use base64ct::{Base64Url, Base64UrlUnpadded, Encoding};
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 
-pub use folder::{CertificateFolder, FolderError, LoadedIdentity};
+pub use folder::{CertificateFolder, FolderError, FolderProblem, LoadedIdentity};
 pub use issue::{DEFAULT_VALIDITY_DAYS, IssueError, NewIdentity, Validity};
 pub use private_key::{Algorithm, PrivateKey, PrivateKeyError};
 
