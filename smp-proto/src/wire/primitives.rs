@@ -74,6 +74,12 @@ impl<'a> Reader<'a> {
         (self.byte()? == byte).then_some(())
     }
 
+    /// A space, and the parameters after it.
+    pub fn spaced<T>(&mut self, parameters: impl FnOnce(&mut Self) -> Option<T>) -> Option<T> {
+        self.expect(SPACE)?;
+        parameters(self)
+    }
+
     /// `T` or `F`.
     pub fn bool(&mut self) -> Option<bool> {
         match self.byte()? {
