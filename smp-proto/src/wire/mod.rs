@@ -5,7 +5,6 @@
 //! `tests/vectors` are the judge.
 
 pub mod address;
-pub mod base64url;
 pub mod block;
 pub mod command;
 pub mod error;

@@ -1,0 +1,192 @@
+//! Every section and key of `smp-server.ini`: its name, its default, and what an operator is told about it.
+//!
+//! One table serves for reading (what is not in it is an error) and for writing the file that `init` makes, so the two
+//! cannot disagree.
+
+/// One key of the file.
+pub(super) struct Key {
+    /// The section, without brackets.
+    pub(super) section: &'static str,
+    /// The key.
+    pub(super) name: &'static str,
+    /// The value that holds when the key is absent, in the file's own notation; empty for "none".
+    pub(super) default: &'static str,
+    /// What it does, in lines short enough to be read in a terminal.
+    pub(super) comment: &'static str,
+}
+
+const fn key(section: &'static str, name: &'static str, default: &'static str, comment: &'static str) -> Key {
+    Key { section, name, default, comment }
+}
+
+/// What each section is about.
+pub(super) const SECTIONS: &[(&str, &str)] = &[
+    ("STORE_LOG", "What is kept, and for how long."),
+    ("STORAGE", "How queues and messages are written to disk."),
+    ("AUTH", "Who may create queues."),
+    ("TRANSPORT", "Where the relay listens, and under which names clients know it."),
+    ("INACTIVE_CLIENTS", "Clients that are connected and do nothing."),
+    ("LIMITS", "How much the relay gives, in total and to one client."),
+    ("THREADS", "How much of the machine the relay uses."),
+];
+
+/// Every key, in the order of the file.
+pub(super) const KEYS: &[Key] = &[
+    key(
+        "STORE_LOG",
+        "enable",
+        "on",
+        "Keep queues over a restart. This relay always does: only `on` is allowed.",
+    ),
+    key(
+        "STORE_LOG",
+        "restore_messages",
+        "on",
+        "Keep waiting messages over a restart. This relay always does: only `on` is allowed.",
+    ),
+    key(
+        "STORE_LOG",
+        "expire_messages_days",
+        "21",
+        "Days after which a message that nobody fetched is deleted: 1 to 3650.",
+    ),
+    key(
+        "STORE_LOG",
+        "expire_ntfs_hours",
+        "24",
+        "Hours after which a notification that nobody fetched is forgotten: 1 to 720.",
+    ),
+    key(
+        "STORAGE",
+        "durability",
+        "commit",
+        "`commit`: a message is confirmed to its sender when it is safely on disk; nothing confirmed is ever lost.\n\
+         `relaxed`: it is confirmed when it is written, and made safe a little later: faster on slow disks, and a power\n\
+         failure may lose the last moments. (A crash of the relay alone loses nothing in either mode.)",
+    ),
+    key(
+        "STORAGE",
+        "relaxed_window_milliseconds",
+        "200",
+        "How much time a power failure may cost with `durability: relaxed`: 10 to 60000.",
+    ),
+    key(
+        "AUTH",
+        "new_queues",
+        "on",
+        "`off`: nobody may create queues; existing ones go on. For a relay that is being retired.",
+    ),
+    key(
+        "AUTH",
+        "create_password",
+        "",
+        "Clients need this password to create queues (not to send to them). It is part of the address that you share with\n\
+         those who may: smp://FINGERPRINT:PASSWORD@HOST. Printable characters except space, `@`, `:` and `/`.\n\
+         Without this key everybody may.",
+    ),
+    key(
+        "TRANSPORT",
+        "host",
+        "",
+        "The names or addresses under which clients reach the relay, separated by commas: a domain name, an IP address,\n\
+         an onion name. Used only in the address that is printed; the relay itself does not look at names.",
+    ),
+    key(
+        "TRANSPORT",
+        "port",
+        "5223",
+        "The ports to listen on, separated by commas (5223,443 serves clients behind strict firewalls too). 0 takes a free\n\
+         port, which is printed at start.",
+    ),
+    key(
+        "TRANSPORT",
+        "listen",
+        "::,0.0.0.0",
+        "The addresses of this machine to listen on, separated by commas: IPv4 or IPv6. `::` and `0.0.0.0` mean all.",
+    ),
+    key(
+        "TRANSPORT",
+        "log_tls_errors",
+        "off",
+        "Failed handshakes are counted and never logged: only `off` is allowed.",
+    ),
+    key("TRANSPORT", "websockets", "off", "Not supported: only `off` is allowed."),
+    key(
+        "INACTIVE_CLIENTS",
+        "disconnect",
+        "on",
+        "Disconnect clients without subscriptions that are silent: `on` or `off`.",
+    ),
+    key("INACTIVE_CLIENTS", "ttl", "21600", "After how many seconds of silence: 60 to 31536000."),
+    key(
+        "INACTIVE_CLIENTS",
+        "check_interval",
+        "3600",
+        "Accepted so that files written for other relays can be used. Each connection has its own deadline here, so there is\n\
+         no interval.",
+    ),
+    key(
+        "LIMITS",
+        "connections",
+        "100000",
+        "Connections at the same time: 1 to 10000000. Also bounded by the number of files that the system lets the relay\n\
+         open.",
+    ),
+    key(
+        "LIMITS",
+        "connections_per_address",
+        "1000",
+        "Connections at the same time from one IPv4 address or one IPv6 network (/64): 1 to 10000000.",
+    ),
+    key(
+        "LIMITS",
+        "uncounted_addresses",
+        "127.0.0.1,::1",
+        "Addresses to which connections_per_address does not apply, separated by commas: those through which many clients\n\
+         come, such as an onion service or a proxy on this machine. May be empty.",
+    ),
+    key(
+        "LIMITS",
+        "handshakes",
+        "5000",
+        "Connections that have not finished their handshake, at the same time: 1 to 1000000. The oldest has to go when\n\
+         there are more.",
+    ),
+    key(
+        "LIMITS",
+        "tls_handshake_seconds",
+        "60",
+        "How long a client may take for the TLS handshake: 1 to 600.",
+    ),
+    key(
+        "LIMITS",
+        "smp_handshake_seconds",
+        "120",
+        "How long it may take for the SMP handshake after that: 1 to 600.",
+    ),
+    key(
+        "LIMITS",
+        "slow_reader_seconds",
+        "60",
+        "A client that does not take what is sent to it is dropped after this many seconds: 1 to 3600.",
+    ),
+    key(
+        "LIMITS",
+        "outgoing_blocks",
+        "8",
+        "Blocks of 16 KiB that wait to be sent to one client, at most: 1 to 1024. The rest waits in storage.",
+    ),
+    key(
+        "LIMITS",
+        "commands_in_flight",
+        "1024",
+        "Commands of one client that the relay works on at the same time: 255 to 65535. The client waits when there are\n\
+         more.",
+    ),
+    key("LIMITS", "queues", "10000000", "Queues on this relay: 1 to 1000000000."),
+    key("LIMITS", "message_quota", "128", "Messages that wait in one queue: 1 to 16384."),
+    key("THREADS", "threads", "0", "Threads that serve connections: 0 to 1024. 0 is one for each core."),
+];
+
+/// Sections that other relays' files have and this relay has no use for; named in the error.
+pub(super) const FOREIGN_SECTIONS: &[&str] = &["PROXY", "WEB", "INFORMATION", "NAMES"];

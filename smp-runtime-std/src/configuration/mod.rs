@@ -1,0 +1,499 @@
+//! `smp-server.ini`: what an operator may set.
+//!
+//! Owns the file's names, defaults and rules, reading it, and writing the commented one that `init` makes. Never opens a
+//! socket or a store, and never prints a password. Sections and keys have the names of the reference implementation
+//! where they mean the same, so that an operator who knows one relay knows the other.
+//!
+//! Input: the text of the file. Output: a [`Configuration`] in which every value is in range, or a
+//! [`ConfigurationError`] that says in one line what is wrong, where, and what is allowed.
+
+mod catalogue;
+mod template;
+mod value;
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ini::{Ini, ParseOption};
+use zeroize::Zeroizing;
+
+pub use template::{Initial, render};
+
+use self::value::NotAllowed;
+
+/// The name of the configuration file in a relay's folder.
+pub const FILE_NAME: &str = "smp-server.ini";
+
+/// Everything that an operator may set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Configuration {
+    /// How writes become durable.
+    pub durability: Durability,
+    /// After what time a waiting message is deleted.
+    pub message_expiry: Duration,
+    /// After what time a waiting notification is forgotten.
+    pub notification_expiry: Duration,
+    /// Whether anybody may create queues.
+    pub new_queues: bool,
+    /// What creating a queue requires.
+    pub create_password: Option<CreatePassword>,
+    /// The names to print in the relay's address.
+    pub hosts: Vec<String>,
+    /// The ports to listen on; 0 is any free one.
+    pub ports: Vec<u16>,
+    /// The addresses to listen on.
+    pub listen: Vec<IpAddr>,
+    /// Whether `listen` was set, so that a missing address is the operator's mistake and not the machine's lack of IPv6.
+    pub listen_was_set: bool,
+    /// After what time a silent client without subscriptions is disconnected; `None`: never.
+    pub inactive_after: Option<Duration>,
+    /// How much the relay gives.
+    pub limits: ServiceLimits,
+    /// How many threads serve connections; `None`: one for each core.
+    pub threads: Option<usize>,
+}
+
+/// When a write counts as done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// When it is safely on disk.
+    Commit,
+    /// When it is written; it is made safe within this time.
+    Relaxed(Duration),
+}
+
+/// How much a relay gives, in total and to one client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceLimits {
+    /// Connections at the same time.
+    pub connections: usize,
+    /// Connections at the same time from one IPv4 address or IPv6 /64 network.
+    pub connections_per_address: usize,
+    /// Addresses to which `connections_per_address` does not apply.
+    pub uncounted_addresses: Vec<IpAddr>,
+    /// Connections that have not finished their handshake, at the same time.
+    pub handshakes: usize,
+    /// How long the TLS handshake may take.
+    pub tls_handshake: Duration,
+    /// How long the SMP handshake may take after it.
+    pub smp_handshake: Duration,
+    /// How long a client may leave what is sent to it.
+    pub slow_reader: Duration,
+    /// Blocks that wait to be sent to one client.
+    pub outgoing_blocks: usize,
+    /// Commands of one client that are under way.
+    pub commands_in_flight: usize,
+    /// Queues on the relay.
+    pub queues: usize,
+    /// Messages that wait in one queue.
+    pub message_quota: usize,
+}
+
+/// The password for creating queues. Wiped when dropped; `Debug` does not print it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CreatePassword(Zeroizing<String>);
+
+impl CreatePassword {
+    /// The password's text: 1 to 255 printable ASCII characters.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl core::fmt::Debug for CreatePassword {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        formatter.write_str("CreatePassword(..)")
+    }
+}
+
+impl core::str::FromStr for CreatePassword {
+    type Err = PasswordError;
+    fn from_str(text: &str) -> Result<Self, PasswordError> {
+        value::password(text)
+            .map(|text| Self(Zeroizing::new(text)))
+            .map_err(|NotAllowed(allowed)| PasswordError(allowed))
+    }
+}
+
+/// Why a text cannot be a password: says what can.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PasswordError(String);
+
+impl core::fmt::Display for PasswordError {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(formatter, "a password is {}", self.0)
+    }
+}
+
+impl core::error::Error for PasswordError {}
+
+/// Why a configuration cannot be used. Prints as one line that names the file, and where in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConfigurationError {
+    /// The file cannot be read.
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// The system's reason.
+        reason: String,
+    },
+    /// It is not of the form `[SECTION]`, `key: value`, `# comment`.
+    Malformed {
+        /// The file.
+        file: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What was expected there.
+        reason: String,
+    },
+    /// A section that is not known.
+    UnknownSection {
+        /// The file.
+        file: PathBuf,
+        /// The section.
+        section: String,
+        /// Whether other relays have it.
+        foreign: bool,
+    },
+    /// A key that is not known.
+    UnknownKey {
+        /// The file.
+        file: PathBuf,
+        /// The section.
+        section: String,
+        /// The key.
+        key: String,
+        /// Where the key would be right, or what is allowed in the section.
+        hint: String,
+    },
+    /// A key that appears twice.
+    Repeated {
+        /// The file.
+        file: PathBuf,
+        /// The section.
+        section: String,
+        /// The key.
+        key: String,
+    },
+    /// A value that is not allowed.
+    Value {
+        /// The file.
+        file: PathBuf,
+        /// The section.
+        section: &'static str,
+        /// The key.
+        key: &'static str,
+        /// The value; `None` when it is a secret.
+        value: Option<String>,
+        /// What is allowed.
+        allowed: String,
+    },
+}
+
+impl core::fmt::Display for ConfigurationError {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Unreadable { file, reason } => {
+                write!(formatter, "{}: cannot be read: {reason}", file.display())
+            }
+            Self::Malformed { file, line, reason } => {
+                write!(formatter, "{}: line {line}: {reason}", file.display())
+            }
+            Self::UnknownSection { file, section, foreign: false } => {
+                let known: Vec<_> = catalogue::SECTIONS.iter().map(|(name, _)| *name).collect();
+                write!(
+                    formatter,
+                    "{}: [{section}]: unknown section; allowed: {}",
+                    file.display(),
+                    known.join(", ")
+                )
+            }
+            Self::UnknownSection { file, section, foreign: true } => {
+                write!(
+                    formatter,
+                    "{}: [{section}]: this relay has nothing to set there: remove the section's keys",
+                    file.display()
+                )
+            }
+            Self::UnknownKey { file, section, key, hint } => {
+                write!(formatter, "{}: [{section}] {key}: unknown key; {hint}", file.display())
+            }
+            Self::Repeated { file, section, key } => {
+                write!(formatter, "{}: [{section}] {key}: set more than once; keep one", file.display())
+            }
+            Self::Value { file, section, key, value: Some(value), allowed } => {
+                write!(
+                    formatter,
+                    "{}: [{section}] {key}: `{value}` is not allowed; allowed: {allowed}",
+                    file.display()
+                )
+            }
+            Self::Value { file, section, key, value: None, allowed } => {
+                write!(
+                    formatter,
+                    "{}: [{section}] {key}: the value is not allowed; allowed: {allowed}",
+                    file.display()
+                )
+            }
+        }
+    }
+}
+
+impl core::error::Error for ConfigurationError {}
+
+impl Default for Configuration {
+    fn default() -> Self {
+        // The defaults are in range: the test `defaults_are_allowed` reads them through the same rules.
+        Self {
+            durability: Durability::Commit,
+            message_expiry: days(21),
+            notification_expiry: Duration::from_secs(24 * 3600),
+            new_queues: true,
+            create_password: None,
+            hosts: Vec::new(),
+            ports: vec![5223],
+            listen: vec![IpAddr::from([0_u16; 8]), IpAddr::from([0_u8; 4])],
+            listen_was_set: false,
+            inactive_after: Some(Duration::from_secs(21_600)),
+            limits: ServiceLimits::default(),
+            threads: None,
+        }
+    }
+}
+
+impl Default for ServiceLimits {
+    fn default() -> Self {
+        Self {
+            connections: 100_000,
+            connections_per_address: 1000,
+            uncounted_addresses: vec![
+                IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+                IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
+            ],
+            handshakes: 5000,
+            tls_handshake: Duration::from_secs(60),
+            smp_handshake: Duration::from_secs(120),
+            slow_reader: Duration::from_secs(60),
+            outgoing_blocks: 8,
+            commands_in_flight: 1024,
+            queues: 10_000_000,
+            message_quota: 128,
+        }
+    }
+}
+
+impl Configuration {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`ConfigurationError`], one line for the operator.
+    pub fn read(file: &Path) -> Result<Self, ConfigurationError> {
+        let text = std::fs::read_to_string(file).map_err(|error| ConfigurationError::Unreadable {
+            file: file.into(),
+            reason: error.to_string(),
+        })?;
+        Self::parse(file, &text)
+    }
+
+    /// Reads the text of a file; `file` is only for errors.
+    ///
+    /// # Errors
+    /// [`ConfigurationError`], one line for the operator.
+    pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigurationError> {
+        let settings = Settings::load(file, text)?;
+        settings.get("STORE_LOG", "enable", |text| value::only(text, "on"))?;
+        settings.get("STORE_LOG", "restore_messages", |text| value::only(text, "on"))?;
+        settings.get("TRANSPORT", "log_tls_errors", |text| value::only(text, "off"))?;
+        settings.get("TRANSPORT", "websockets", |text| value::only(text, "off"))?;
+        settings.integer("INACTIVE_CLIENTS", "check_interval", 1, 31_536_000)?;
+        let window =
+            Duration::from_millis(settings.integer("STORAGE", "relaxed_window_milliseconds", 10, 60_000)?);
+        let inactive = Duration::from_secs(settings.integer("INACTIVE_CLIENTS", "ttl", 60, 31_536_000)?);
+        let password = if settings.text("AUTH", "create_password").is_empty() {
+            None
+        } else {
+            Some(settings.get("AUTH", "create_password", value::password)?)
+        };
+        Ok(Self {
+            durability: settings.get("STORAGE", "durability", |text| match text {
+                "commit" => Ok(Durability::Commit),
+                "relaxed" => Ok(Durability::Relaxed(window)),
+                _ => Err(NotAllowed("`commit` or `relaxed`".into())),
+            })?,
+            message_expiry: days(settings.integer("STORE_LOG", "expire_messages_days", 1, 3650)?),
+            notification_expiry: Duration::from_secs(
+                3600 * settings.integer("STORE_LOG", "expire_ntfs_hours", 1, 720)?,
+            ),
+            new_queues: settings.get("AUTH", "new_queues", value::on_off)?,
+            create_password: password.map(|text| CreatePassword(Zeroizing::new(text))),
+            hosts: settings.get("TRANSPORT", "host", value::hosts)?,
+            ports: settings.get("TRANSPORT", "port", value::ports)?,
+            listen: settings.get("TRANSPORT", "listen", |text| value::addresses(text, false))?,
+            listen_was_set: settings.is_set("TRANSPORT", "listen"),
+            inactive_after: settings
+                .get("INACTIVE_CLIENTS", "disconnect", value::on_off)?
+                .then_some(inactive),
+            limits: settings.limits()?,
+            threads: match settings.size("THREADS", "threads", 0, 1024)? {
+                0 => None,
+                threads => Some(threads),
+            },
+        })
+    }
+}
+
+fn days(days: u64) -> Duration {
+    Duration::from_secs(days.saturating_mul(24 * 3600))
+}
+
+/// The file's settings over the defaults, with known names only.
+struct Settings<'a> {
+    file: &'a Path,
+    ini: Ini,
+}
+
+impl<'a> Settings<'a> {
+    fn load(file: &'a Path, text: &str) -> Result<Self, ConfigurationError> {
+        let options = ParseOption { enabled_quote: false, enabled_escape: false, ..ParseOption::default() };
+        let ini = Ini::load_from_str_opt(text, options).map_err(|error| ConfigurationError::Malformed {
+            file: file.into(),
+            line: error.line,
+            reason: format!("expected `[SECTION]`, `key: value` or `# comment` ({})", error.msg),
+        })?;
+        for (section, properties) in &ini {
+            let section = section.unwrap_or_default();
+            if section.is_empty() && properties.is_empty() {
+                continue;
+            }
+            let known = catalogue::SECTIONS.iter().any(|(name, _)| *name == section);
+            let foreign = catalogue::FOREIGN_SECTIONS.contains(&section);
+            let harmless = foreign && properties.is_empty();
+            if !known && !harmless {
+                return Err(ConfigurationError::UnknownSection {
+                    file: file.into(),
+                    section: section.into(),
+                    foreign,
+                });
+            }
+            for (name, _) in properties.iter() {
+                if !catalogue::KEYS.iter().any(|key| key.section == section && key.name == name) {
+                    return Err(ConfigurationError::UnknownKey {
+                        file: file.into(),
+                        section: section.into(),
+                        key: name.into(),
+                        hint: hint(section, name),
+                    });
+                }
+            }
+        }
+        let settings = Self { file, ini };
+        for key in catalogue::KEYS {
+            if settings.values(key.section, key.name).nth(1).is_some() {
+                return Err(ConfigurationError::Repeated {
+                    file: file.into(),
+                    section: key.section.into(),
+                    key: key.name.into(),
+                });
+            }
+        }
+        Ok(settings)
+    }
+
+    /// Every value that the file gives to a key: a section may be opened more than once.
+    fn values(&self, section: &'static str, key: &'static str) -> impl Iterator<Item = &str> {
+        self.ini.section_all(Some(section)).flat_map(move |properties| properties.get_all(key))
+    }
+
+    fn is_set(&self, section: &'static str, key: &'static str) -> bool {
+        self.values(section, key).next().is_some()
+    }
+
+    fn text(&self, section: &'static str, key: &'static str) -> &str {
+        self.values(section, key).next().map_or_else(
+            || {
+                catalogue::KEYS
+                    .iter()
+                    .find(|known| known.section == section && known.name == key)
+                    .map_or("", |known| known.default)
+            },
+            str::trim,
+        )
+    }
+
+    fn get<T>(
+        &self,
+        section: &'static str,
+        key: &'static str,
+        read: impl FnOnce(&str) -> Result<T, NotAllowed>,
+    ) -> Result<T, ConfigurationError> {
+        let text = self.text(section, key);
+        read(text).map_err(|NotAllowed(allowed)| ConfigurationError::Value {
+            file: self.file.into(),
+            section,
+            key,
+            value: (key != "create_password").then(|| text.to_owned()),
+            allowed,
+        })
+    }
+
+    fn integer(
+        &self,
+        section: &'static str,
+        key: &'static str,
+        least: u64,
+        most: u64,
+    ) -> Result<u64, ConfigurationError> {
+        self.get(section, key, |text| value::integer(text, least..=most))
+    }
+
+    fn size(
+        &self,
+        section: &'static str,
+        key: &'static str,
+        least: u64,
+        most: u64,
+    ) -> Result<usize, ConfigurationError> {
+        let number = self.integer(section, key, least, most)?;
+        usize::try_from(number).map_err(|_| ConfigurationError::Value {
+            file: self.file.into(),
+            section,
+            key,
+            value: Some(number.to_string()),
+            allowed: format!("at most {} on this machine", usize::MAX),
+        })
+    }
+
+    fn limits(&self) -> Result<ServiceLimits, ConfigurationError> {
+        let seconds = |key, most| self.integer("LIMITS", key, 1, most).map(Duration::from_secs);
+        let count = |key, least, most| self.size("LIMITS", key, least, most);
+        Ok(ServiceLimits {
+            connections: count("connections", 1, 10_000_000)?,
+            connections_per_address: count("connections_per_address", 1, 10_000_000)?,
+            uncounted_addresses: self
+                .get("LIMITS", "uncounted_addresses", |text| value::addresses(text, true))?,
+            handshakes: count("handshakes", 1, 1_000_000)?,
+            tls_handshake: seconds("tls_handshake_seconds", 600)?,
+            smp_handshake: seconds("smp_handshake_seconds", 600)?,
+            slow_reader: seconds("slow_reader_seconds", 3600)?,
+            outgoing_blocks: count("outgoing_blocks", 1, 1024)?,
+            commands_in_flight: count("commands_in_flight", 255, 65_535)?,
+            queues: count("queues", 1, 1_000_000_000)?,
+            message_quota: count("message_quota", 1, 16_384)?,
+        })
+    }
+}
+
+/// Where an unknown key would be right, or else what its section knows.
+fn hint(section: &str, name: &str) -> String {
+    if let Some(elsewhere) = catalogue::KEYS.iter().find(|key| key.name == name) {
+        return format!("it belongs in [{}]", elsewhere.section);
+    }
+    let known: Vec<_> =
+        catalogue::KEYS.iter().filter(|key| key.section == section).map(|key| key.name).collect();
+    format!("allowed: {}", known.join(", "))
+}
+
+#[cfg(test)]
+mod tests;
