@@ -45,6 +45,9 @@ impl ApplicationProtocol {
 pub struct ServerTlsOptions {
     /// Ask clients for a certificate, as services have one. They may always come without. Default: yes.
     pub ask_for_client_certificate: bool,
+    /// Accept Ed448 certificates from clients. Default: no. The reference makes Ed25519 ones for services, and verifying
+    /// a chain of Ed448 takes so long that anybody could keep a relay busy with it.
+    pub accept_ed448_from_clients: bool,
     /// The protocols to agree on, when the client offers any. Default: `smp/1`; add `http/1.1` at port 443.
     pub protocols: Vec<ApplicationProtocol>,
     /// The clock by which the dates of certificates are judged. Default: the system's.
@@ -55,6 +58,7 @@ impl Default for ServerTlsOptions {
     fn default() -> Self {
         Self {
             ask_for_client_certificate: true,
+            accept_ed448_from_clients: false,
             protocols: vec![ApplicationProtocol::Smp1],
             clock: Arc::new(DefaultTimeProvider),
         }
@@ -108,7 +112,7 @@ impl ServerTls {
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|error| TlsError::internal(Side::Server, error))?;
         let builder = if options.ask_for_client_certificate {
-            builder.with_client_cert_verifier(ClientVerifier::shared())
+            builder.with_client_cert_verifier(ClientVerifier::shared(options.accept_ed448_from_clients))
         } else {
             builder.with_no_client_auth()
         };

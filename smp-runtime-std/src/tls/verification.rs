@@ -26,11 +26,22 @@ use super::ed448::Ed448;
 use super::provider::record;
 use crate::certificates::Fingerprint;
 
-/// The signatures that occur in SMP's certificates.
-static ALGORITHMS: &[&dyn SignatureVerificationAlgorithm] = &[webpki::aws_lc_rs::ED25519, &Ed448];
+/// The signatures that a side accepts, in order of preference.
+#[derive(Debug)]
+struct Accepted {
+    in_certificates: &'static [&'static dyn SignatureVerificationAlgorithm],
+    in_handshakes: &'static [SignatureScheme],
+}
 
-/// The signature schemes offered to peers, in order of preference.
-const SCHEMES: [SignatureScheme; 2] = [SignatureScheme::ED25519, SignatureScheme::ED448];
+/// All that occur in SMP's certificates.
+static EVERYTHING: Accepted = Accepted {
+    in_certificates: &[webpki::aws_lc_rs::ED25519, &Ed448],
+    in_handshakes: &[SignatureScheme::ED25519, SignatureScheme::ED448],
+};
+
+/// What a relay verifies for whoever asks: a chain of Ed448 would cost it as much as a hundred other handshakes.
+static CHEAP: Accepted =
+    Accepted { in_certificates: &[webpki::aws_lc_rs::ED25519], in_handshakes: &[SignatureScheme::ED25519] };
 
 /// The certificates of a chain by what they are for (WIRE-FACTS 4.3), each as an index into the chain, leaf first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,7 +208,7 @@ pub fn verify_server_chain(
         Some(presented) => return Err(ChainError::WrongFingerprint { expected: *expected, presented }),
         None => return Err(ChainError::Length { length: chain.len() }),
     }
-    verify_signed_chain(chain, now, KeyUsage::server_auth)
+    verify_signed_chain(chain, now, &EVERYTHING, KeyUsage::server_auth)
 }
 
 /// Checks a client's chain, leaf first, and says whose it is: SHA-256 of the second certificate, or of the only one.
@@ -205,10 +216,18 @@ pub fn verify_server_chain(
 /// # Errors
 /// The first thing found wrong.
 pub fn verify_client_chain(chain: &[CertificateDer<'_>], now: UnixTime) -> Result<Fingerprint, ChainError> {
+    verify_accepted_client_chain(chain, now, &EVERYTHING)
+}
+
+fn verify_accepted_client_chain(
+    chain: &[CertificateDer<'_>],
+    now: UnixTime,
+    accepted: &Accepted,
+) -> Result<Fingerprint, ChainError> {
     let roles = ChainRoles::of(chain.len())?;
     match (roles, chain) {
-        (ChainRoles::SelfSigned, [certificate]) => verify_self_signed(certificate, now)?,
-        _ => verify_signed_chain(chain, now, KeyUsage::client_auth)?,
+        (ChainRoles::SelfSigned, [certificate]) => verify_self_signed(certificate, now, accepted)?,
+        _ => verify_signed_chain(chain, now, accepted, KeyUsage::client_auth)?,
     }
     match chain.get(roles.identity()) {
         Some(certificate) => Ok(Fingerprint::of(certificate)),
@@ -219,6 +238,7 @@ pub fn verify_client_chain(chain: &[CertificateDer<'_>], now: UnixTime) -> Resul
 fn verify_signed_chain(
     chain: &[CertificateDer<'_>],
     now: UnixTime,
+    accepted: &Accepted,
     usage: impl Fn() -> KeyUsage,
 ) -> Result<(), ChainError> {
     let [leaf, identity, rest @ ..] = chain else {
@@ -226,7 +246,8 @@ fn verify_signed_chain(
     };
     let leaf = EndEntityCert::try_from(leaf)?;
     let identity_anchor = [anchor_from_trusted_cert(identity)?];
-    let issued = leaf.verify_for_usage(ALGORITHMS, &identity_anchor, &[], now, usage(), None, None);
+    let issued =
+        leaf.verify_for_usage(accepted.in_certificates, &identity_anchor, &[], now, usage(), None, None);
     issued.map(|_path| ()).map_err(|error| match ChainError::from(error) {
         ChainError::NotSigned if !rest.is_empty() => ChainError::NotSignedByIdentity,
         other => other,
@@ -234,14 +255,18 @@ fn verify_signed_chain(
     if let [between @ .., anchor] = rest {
         let anchor = anchor_from_trusted_cert(anchor)?;
         let between: Vec<CertificateDer<'_>> = std::iter::once(identity).chain(between).cloned().collect();
-        leaf.verify_for_usage(ALGORITHMS, &[anchor], &between, now, usage(), None, None)?;
+        leaf.verify_for_usage(accepted.in_certificates, &[anchor], &between, now, usage(), None, None)?;
     }
     Ok(())
 }
 
 /// webpki refuses a self-signed certificate that may sign others, as the ones made by OpenSSL may; so this is ours:
 /// its dates, and its signature by its own key. That the peer has the key is proven by the handshake.
-fn verify_self_signed(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), ChainError> {
+fn verify_self_signed(
+    certificate: &CertificateDer<'_>,
+    now: UnixTime,
+    accepted: &Accepted,
+) -> Result<(), ChainError> {
     let unusable = |error: x509_cert::der::Error| ChainError::Unusable { reason: error.to_string() };
     let parsed = x509_cert::Certificate::from_der(certificate).map_err(unusable)?;
     let content = parsed.tbs_certificate();
@@ -259,10 +284,13 @@ fn verify_self_signed(certificate: &CertificateDer<'_>, now: UnixTime) -> Result
         return Err(ChainError::NotSigned);
     }
     let identifier = algorithm.oid.to_der().map_err(unusable)?;
-    let verifier = ALGORITHMS
+    let verifier = accepted
+        .in_certificates
         .iter()
         .find(|known| known.signature_alg_id().as_ref() == identifier)
-        .ok_or_else(|| ChainError::Unusable { reason: "its key is neither Ed25519 nor Ed448".into() })?;
+        .ok_or_else(|| ChainError::Unusable {
+            reason: "its key is of a kind that is not accepted here".into(),
+        })?;
     let signed = signed_part(certificate).map_err(unusable)?;
     verifier
         .verify_signature(key.subject_public_key.raw_bytes(), signed, parsed.signature().raw_bytes())
@@ -342,17 +370,17 @@ impl ServerCertVerifier for ServerVerifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        SCHEMES.to_vec()
+        EVERYTHING.in_handshakes.to_vec()
     }
 }
 
 /// How a server checks a client that comes with a certificate; it may come without.
 #[derive(Debug)]
-pub(super) struct ClientVerifier;
+pub(super) struct ClientVerifier(&'static Accepted);
 
 impl ClientVerifier {
-    pub(super) fn shared() -> Arc<Self> {
-        Arc::new(Self)
+    pub(super) fn shared(with_ed448: bool) -> Arc<Self> {
+        Arc::new(Self(if with_ed448 { &EVERYTHING } else { &CHEAP }))
     }
 }
 
@@ -371,7 +399,7 @@ impl ClientCertVerifier for ClientVerifier {
         rest: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        verify_client_chain(&whole_chain(leaf, rest), now).map_err(refuse)?;
+        verify_accepted_client_chain(&whole_chain(leaf, rest), now, self.0).map_err(refuse)?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -394,6 +422,6 @@ impl ClientCertVerifier for ClientVerifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        SCHEMES.to_vec()
+        self.0.in_handshakes.to_vec()
     }
 }
