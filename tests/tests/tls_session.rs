@@ -4,7 +4,6 @@
 mod tls_support;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use openssl::ssl::SslVersion;
 use proptest::prelude::*;
@@ -17,6 +16,14 @@ use tls_support::*;
 
 /// A block of 16384 bytes as one TLS 1.3 record: header, content, content type, tag.
 const BLOCK_RECORD: usize = 5 + 16_384 + 1 + 16;
+
+/// Sessions move between the threads of a runtime.
+const _: fn() = || {
+    fn is_send<T: Send>() {}
+    is_send::<TlsSession>();
+    is_send::<ServerTls>();
+    is_send::<ClientTls>();
+};
 
 fn server() -> ServerTls {
     ServerTls::new(&identity(Algorithm::Ed25519).online).unwrap()
@@ -531,7 +538,7 @@ fn an_unprotected_or_oversized_record_ends_an_established_connection() {
 fn keys_are_updated_when_the_peer_asks() {
     let identity = identity(Algorithm::Ed25519);
     let mut ours = TlsSession::server(&ServerTls::new(&identity.online).unwrap()).unwrap();
-    let mut theirs = rustls_client();
+    let mut theirs = rustls_peer::client();
     let to_rustls = |theirs: &mut rustls::ClientConnection, wire: &[u8]| {
         let mut rest = wire;
         while !rest.is_empty() {
@@ -570,57 +577,6 @@ fn keys_are_updated_when_the_peer_asks() {
     let wire = from_rustls(&mut theirs);
     ours.feed(&wire);
     assert!(matches!(ours.plaintext().unwrap_err().failure, TlsFailure::Misbehaved { .. }));
-}
-
-fn rustls_client() -> rustls::ClientConnection {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let configuration = rustls::ClientConfig::builder_with_provider(provider.clone())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyServer))
-        .with_no_client_auth();
-    let name = rustls::pki_types::ServerName::try_from("127.0.0.1").unwrap();
-    rustls::ClientConnection::new(Arc::new(configuration), name).unwrap()
-}
-
-/// What the server is does not matter to the test of key updates.
-#[derive(Debug)]
-struct AnyServer;
-
-impl rustls::client::danger::ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _leaf: &rustls::pki_types::CertificateDer<'_>,
-        _rest: &[rustls::pki_types::CertificateDer<'_>],
-        _name: &rustls::pki_types::ServerName<'_>,
-        _ocsp: &[u8],
-        _now: rustls::pki_types::UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _leaf: &rustls::pki_types::CertificateDer<'_>,
-        _signed: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _message: &[u8],
-        _leaf: &rustls::pki_types::CertificateDer<'_>,
-        _signed: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        vec![rustls::SignatureScheme::ED25519]
-    }
 }
 
 proptest! {

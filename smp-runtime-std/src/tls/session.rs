@@ -183,6 +183,9 @@ impl TlsSession {
 
     /// Reads once from the network: how many bytes came, 0 at the end of the stream (see [`Self::end_of_stream`]).
     ///
+    /// Two blocks' worth of memory is held while this runs. A driver with a thread for each connection waits for the
+    /// first byte without it (`TcpStream::peek`) before it calls.
+    ///
     /// # Errors
     /// Those of `source`; also when there is no room ([`Self::wants_read`]).
     pub fn read_tls(&mut self, source: &mut impl Read) -> io::Result<usize> {
