@@ -16,6 +16,8 @@
 //! | [`ids`] | identifiers that are computed or drawn | 7, 8.3 |
 //! | [`message_body`] | relay to recipient, relay to notifier | 9 |
 //! | [`envelope`] | client to client, opaque to relays | 9.1 |
+//! | [`link_keys`] | keys and ids of short links | 8.2 |
+//! | [`ratchet_aead`], [`x448`] | the primitives of the agents' ratchet | 2 |
 //!
 //! Messages and blocks are sealed and opened *in place*: the caller's buffer holds 16 bytes for the tag, then the text.
 
@@ -26,14 +28,17 @@ mod der;
 pub mod ed25519_batch;
 pub mod envelope;
 pub mod ids;
+pub mod link_keys;
 pub mod message_body;
 pub mod nacl_box;
 pub mod nonce;
 pub mod padding;
 pub mod portable;
 pub mod provider;
+pub mod ratchet_aead;
 pub mod signatures;
 pub mod signed_key;
+pub mod x448;
 
 pub use nacl_box::{BoxError, BoxKey, SharedSecret, TAG_LENGTH};
 pub use nonce::Nonce;

@@ -58,7 +58,7 @@ pub trait Provider: Send + Sync {
     /// SHA-512 of `parts`, one after the other.
     fn sha512(&self, parts: &[&[u8]]) -> [u8; 64];
 
-    /// HKDF-SHA512 (RFC 5869). Reach it through [`derive`], which bounds the length when it is compiled; an `output` of
+    /// HKDF-SHA512 (RFC 5869). Reach it through [`derive()`], which bounds the length when it is compiled; an `output` of
     /// more than [`MAX_HKDF_OUTPUT`] bytes is filled with zeros, since nothing can be derived.
     fn hkdf_sha512(&self, salt: &[u8], input: &[u8], info: &[u8], output: &mut [u8]);
 

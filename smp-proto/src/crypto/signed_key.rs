@@ -1,11 +1,12 @@
 //! A public key with a signature, as in hellos and in `PKEY` (WIRE-FACTS 2): X.509's `SIGNED` around a bare key.
 //!
-//! `SEQUENCE { SubjectPublicKeyInfo, AlgorithmIdentifier, BIT STRING }`; the signature is over the DER of the first. Whoever
-//! reads one verifies it with the key of the *TLS* leaf certificate.
+//! `SEQUENCE { SEQUENCE { SubjectPublicKeyInfo }, AlgorithmIdentifier, BIT STRING }`; the signature is over the DER of the
+//! first. (Its extra `SEQUENCE` is what the reference writes, reads and signs: see the vectors `certificate-chain`.)
+//! Whoever reads one verifies it with the key of the *TLS* leaf certificate.
 
 use alloc::vec::Vec;
 
-use super::der::{self, BIT_STRING, OBJECT_IDENTIFIER, Reader, SEQUENCE};
+use super::der::{self, BIT_STRING, Element, OBJECT_IDENTIFIER, Reader, SEQUENCE};
 use super::provider::Provider;
 use super::signatures::{self, Signature};
 use crate::keys::{PublicKey, SignatureKey, SigningKey};
@@ -30,8 +31,8 @@ impl<'a> SignedKey<'a> {
     pub fn from_der(der: &'a [u8]) -> Option<Self> {
         let mut outside = Reader::new(der);
         let mut inside = outside.enter(SEQUENCE)?;
-        let signed = inside.element(SEQUENCE)?.whole;
-        let key = PublicKey::from_der(signed).ok()?;
+        let Element { whole: signed, content: key } = inside.element(SEQUENCE)?;
+        let key = PublicKey::from_der(key).ok()?;
         let mut identifier = inside.enter(SEQUENCE)?;
         let algorithm = identifier.element(OBJECT_IDENTIFIER)?.content.try_into().ok()?;
         // The first byte is the number of unused bits, of which a signature has none.
@@ -61,7 +62,9 @@ impl core::fmt::Debug for SignedKey<'_> {
 /// Signs `key`, and returns the object in DER: 122 bytes for an X25519 key signed with Ed25519.
 #[must_use]
 pub fn sign(provider: &dyn Provider, signer: &SigningKey, key: &PublicKey) -> Vec<u8> {
-    let signed = key.to_der();
+    let key = key.to_der();
+    let mut signed: Vec<u8> = der::header(SEQUENCE, key.len()).into_iter().flatten().collect();
+    signed.extend_from_slice(&key);
     let signature = signatures::sign(provider, signer, &[&signed]);
     let identifier = match signature {
         Signature::Ed25519(_) => ED25519,

@@ -5,7 +5,9 @@
 use alloc::vec::Vec;
 
 use super::address::ServerAddress;
+use super::error::CommandError;
 use super::identifier::Identifier;
+use super::primitives::{Full, Reader, SPACE, Writer};
 use super::version::Version;
 use crate::keys::{AuthKey, X25519Public};
 
@@ -167,4 +169,370 @@ impl core::fmt::Debug for Password<'_> {
     fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         formatter.write_str("Password(..)")
     }
+}
+
+/// The tags of commands, as they are on the wire.
+mod tag {
+    pub const NEW: &[u8] = b"NEW";
+    pub const SUB: &[u8] = b"SUB";
+    pub const KEY: &[u8] = b"KEY";
+    pub const RKEY: &[u8] = b"RKEY";
+    pub const LSET: &[u8] = b"LSET";
+    pub const LDEL: &[u8] = b"LDEL";
+    pub const NKEY: &[u8] = b"NKEY";
+    pub const NDEL: &[u8] = b"NDEL";
+    pub const GET: &[u8] = b"GET";
+    pub const ACK: &[u8] = b"ACK";
+    pub const OFF: &[u8] = b"OFF";
+    pub const DEL: &[u8] = b"DEL";
+    pub const QUE: &[u8] = b"QUE";
+    pub const SKEY: &[u8] = b"SKEY";
+    pub const SEND: &[u8] = b"SEND";
+    pub const PING: &[u8] = b"PING";
+    pub const LKEY: &[u8] = b"LKEY";
+    pub const LGET: &[u8] = b"LGET";
+    pub const NSUB: &[u8] = b"NSUB";
+    pub const SUBS: &[u8] = b"SUBS";
+    pub const NSUBS: &[u8] = b"NSUBS";
+    pub const PRXY: &[u8] = b"PRXY";
+    pub const PFWD: &[u8] = b"PFWD";
+    pub const RFWD: &[u8] = b"RFWD";
+}
+
+impl<'a> Command<'a> {
+    /// Reads a command: its tag, and parameters laid out as in `version`. Tags are not gated by version.
+    ///
+    /// # Errors
+    /// [`CommandError::Unknown`] for an unknown tag, [`CommandError::Syntax`] for parameters that do not match exactly.
+    pub fn decode(bytes: &'a [u8], version: Version) -> Result<Self, CommandError> {
+        let tag_length = bytes.iter().position(|byte| *byte == SPACE).unwrap_or(bytes.len());
+        let (tag, parameters) = bytes.split_at_checked(tag_length).ok_or(CommandError::Syntax)?;
+        let mut reader = Reader::new(parameters);
+        let read = &mut reader;
+        let command = match tag {
+            tag::NEW => read.spaced(|read| NewQueue::read(read, version)).map(Self::New),
+            tag::SUB => Some(Self::Subscribe),
+            tag::KEY => read.spaced(Reader::auth_key).map(Self::SecureByRecipient),
+            tag::RKEY => read.spaced(read_keys).map(Self::RecipientKeys),
+            tag::LSET => read
+                .spaced(|read| Some(Self::SetLink { link: read.identifier()?, data: LinkData::read(read)? })),
+            tag::LDEL => Some(Self::DeleteLink),
+            tag::NKEY => read.spaced(NotifierKeys::read).map(Self::EnableNotifications),
+            tag::NDEL => Some(Self::DisableNotifications),
+            tag::GET => Some(Self::Get),
+            tag::ACK => read.spaced(Reader::identifier).map(|message| Self::Acknowledge { message }),
+            tag::OFF => Some(Self::Suspend),
+            tag::DEL => Some(Self::Delete),
+            tag::QUE => Some(Self::QueueInformation),
+            tag::SKEY => read.spaced(Reader::auth_key).map(Self::SecureBySender),
+            tag::SEND => read.spaced(|read| {
+                let flags = MessageFlags::read(read)?;
+                read.expect(SPACE)?;
+                Some(Self::Send { flags, body: read.tail() })
+            }),
+            tag::PING => Some(Self::Ping),
+            tag::LKEY => read.spaced(Reader::auth_key).map(Self::SecureByLink),
+            tag::LGET => Some(Self::GetLink),
+            tag::NSUB => Some(Self::SubscribeNotifications),
+            tag::SUBS => Some(Self::SubscribeService),
+            tag::NSUBS => Some(Self::SubscribeServiceNotifications),
+            tag::PRXY => read.spaced(|read| {
+                Some(Self::ProxyConnect {
+                    relay: ServerAddress::read(read)?,
+                    password: read.maybe(Password::read)?,
+                })
+            }),
+            tag::PFWD => read.spaced(|read| {
+                Some(Self::ProxyForward {
+                    version: read.version()?,
+                    key: read.x25519()?,
+                    transmission: read.tail(),
+                })
+            }),
+            tag::RFWD => read.spaced(|read| Some(Self::RelayForward { transmission: read.tail() })),
+            _ => return Err(CommandError::Unknown),
+        };
+        command.filter(|_| reader.is_empty()).ok_or(CommandError::Syntax)
+    }
+
+    /// The tag.
+    #[must_use]
+    pub const fn tag(&self) -> &'static [u8] {
+        match self {
+            Self::New(_) => tag::NEW,
+            Self::Subscribe => tag::SUB,
+            Self::SecureByRecipient(_) => tag::KEY,
+            Self::RecipientKeys(_) => tag::RKEY,
+            Self::SetLink { .. } => tag::LSET,
+            Self::DeleteLink => tag::LDEL,
+            Self::EnableNotifications(_) => tag::NKEY,
+            Self::DisableNotifications => tag::NDEL,
+            Self::Get => tag::GET,
+            Self::Acknowledge { .. } => tag::ACK,
+            Self::Suspend => tag::OFF,
+            Self::Delete => tag::DEL,
+            Self::QueueInformation => tag::QUE,
+            Self::SecureBySender(_) => tag::SKEY,
+            Self::Send { .. } => tag::SEND,
+            Self::Ping => tag::PING,
+            Self::SecureByLink(_) => tag::LKEY,
+            Self::GetLink => tag::LGET,
+            Self::SubscribeNotifications => tag::NSUB,
+            Self::SubscribeService => tag::SUBS,
+            Self::SubscribeServiceNotifications => tag::NSUBS,
+            Self::ProxyConnect { .. } => tag::PRXY,
+            Self::ProxyForward { .. } => tag::PFWD,
+            Self::RelayForward { .. } => tag::RFWD,
+        }
+    }
+
+    /// Writes the command as `version` lays it out; what that version cannot carry is left out.
+    ///
+    /// # Errors
+    /// [`Full`] when it does not fit.
+    pub fn encode(&self, version: Version, out: &mut impl Writer) -> Result<(), Full> {
+        out.put(self.tag())?;
+        match self {
+            Self::Subscribe
+            | Self::DeleteLink
+            | Self::DisableNotifications
+            | Self::Get
+            | Self::Suspend
+            | Self::Delete
+            | Self::QueueInformation
+            | Self::Ping
+            | Self::GetLink
+            | Self::SubscribeNotifications
+            | Self::SubscribeService
+            | Self::SubscribeServiceNotifications => return Ok(()),
+            _ => out.byte(SPACE)?,
+        }
+        match self {
+            Self::New(new) => new.write(version, out),
+            Self::SecureByRecipient(key) | Self::SecureBySender(key) | Self::SecureByLink(key) => {
+                out.auth_key(key)
+            }
+            Self::RecipientKeys(keys) => {
+                out.byte(u8::try_from(keys.len()).map_err(|_| Full)?)?;
+                keys.iter().try_for_each(|key| out.auth_key(key))
+            }
+            Self::SetLink { link, data } => {
+                out.identifier(link)?;
+                data.write(out)
+            }
+            Self::EnableNotifications(keys) => keys.write(out),
+            Self::Acknowledge { message } => out.identifier(message),
+            Self::Send { flags, body } => {
+                out.bool(flags.notification)?;
+                out.byte(SPACE)?;
+                out.put(body)
+            }
+            Self::ProxyConnect { relay, password } => {
+                relay.write(out)?;
+                out.maybe(password.as_ref(), |out, password| out.short(password.0))
+            }
+            Self::ProxyForward { version, key, transmission } => {
+                out.u16(version.0)?;
+                out.x25519(key)?;
+                out.put(transmission)
+            }
+            Self::RelayForward { transmission } => out.put(transmission),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a transmission with this command has the credentials it must have, and none that it must not
+    /// (WIRE-FACTS 4.8).
+    ///
+    /// # Errors
+    /// The error that a relay answers.
+    pub fn check_credentials(&self, authorized: bool, entity: &Identifier) -> Result<(), CommandError> {
+        let has_entity = !entity.is_empty();
+        match self {
+            Self::New(_) if !authorized => Err(CommandError::NoAuthorization),
+            Self::New(_) if has_entity => Err(CommandError::HasAuthorization),
+            Self::New(_) => Ok(()),
+            Self::Send { .. } if has_entity => Ok(()),
+            Self::GetLink | Self::ProxyForward { .. } if has_entity && authorized => {
+                Err(CommandError::HasAuthorization)
+            }
+            Self::GetLink | Self::ProxyForward { .. } if has_entity => Ok(()),
+            Self::Send { .. } | Self::GetLink | Self::ProxyForward { .. } => Err(CommandError::NoEntity),
+            Self::Ping | Self::ProxyConnect { .. } | Self::RelayForward { .. }
+                if authorized || has_entity =>
+            {
+                Err(CommandError::HasAuthorization)
+            }
+            Self::Ping | Self::ProxyConnect { .. } | Self::RelayForward { .. } => Ok(()),
+            _ if authorized && has_entity => Ok(()),
+            _ => Err(CommandError::NoAuthorization),
+        }
+    }
+}
+
+fn read_keys(read: &mut Reader<'_>) -> Option<Vec<AuthKey>> {
+    match read.byte()? {
+        0 => None,
+        count => (0..count).map(|_| read.auth_key()).collect(),
+    }
+}
+
+impl<'a> NewQueue<'a> {
+    fn read(read: &mut Reader<'a>, version: Version) -> Option<Self> {
+        let recipient_key = read.auth_key()?;
+        let recipient_dh = read.x25519()?;
+        let password = if version >= Version::SECURE_BY_SENDER {
+            read.maybe(Password::read)?
+        } else if read.peek() == Some(b'A') {
+            read.byte()?;
+            Some(Password::read(read)?)
+        } else {
+            None
+        };
+        let subscription = match read.byte()? {
+            b'S' => SubscriptionMode::Subscribe,
+            b'C' => SubscriptionMode::CreateOnly,
+            _ => return None,
+        };
+        let request = if version >= Version::SHORT_LINKS {
+            read.maybe(QueueRequest::read)?
+        } else if version >= Version::SECURE_BY_SENDER {
+            Some(if read.bool()? { QueueRequest::Messaging(None) } else { QueueRequest::Contact(None) })
+        } else {
+            None
+        };
+        let notifier =
+            if version >= Version::NOTIFIER_IN_NEW { read.maybe(NotifierKeys::read)? } else { None };
+        Some(Self { recipient_key, recipient_dh, password, subscription, request, notifier })
+    }
+
+    fn write(&self, version: Version, out: &mut impl Writer) -> Result<(), Full> {
+        out.auth_key(&self.recipient_key)?;
+        out.x25519(&self.recipient_dh)?;
+        if version >= Version::SECURE_BY_SENDER {
+            out.maybe(self.password.as_ref(), |out, password| out.short(password.0))?;
+        } else if let Some(password) = &self.password {
+            out.byte(b'A')?;
+            out.short(password.0)?;
+        }
+        out.byte(match self.subscription {
+            SubscriptionMode::Subscribe => b'S',
+            SubscriptionMode::CreateOnly => b'C',
+        })?;
+        if version >= Version::SHORT_LINKS {
+            out.maybe(self.request.as_ref(), |out, request| request.write(out))?;
+        } else if version >= Version::SECURE_BY_SENDER {
+            out.bool(matches!(self.request, Some(QueueRequest::Messaging(_))))?;
+        }
+        if version >= Version::NOTIFIER_IN_NEW {
+            out.maybe(self.notifier.as_ref(), |out, keys| keys.write(out))?;
+        }
+        Ok(())
+    }
+}
+
+impl<'a> QueueRequest<'a> {
+    /// The mode that is asked for.
+    #[must_use]
+    pub const fn mode(&self) -> QueueMode {
+        match self {
+            Self::Messaging(_) => QueueMode::Messaging,
+            Self::Contact(_) => QueueMode::Contact,
+        }
+    }
+
+    fn read(read: &mut Reader<'a>) -> Option<Self> {
+        match read.byte()? {
+            b'M' => read.maybe(|read| Some((read.identifier()?, LinkData::read(read)?))).map(Self::Messaging),
+            b'C' => read
+                .maybe(|read| Some((read.identifier()?, read.identifier()?, LinkData::read(read)?)))
+                .map(Self::Contact),
+            _ => None,
+        }
+    }
+
+    fn write(&self, out: &mut impl Writer) -> Result<(), Full> {
+        match self {
+            Self::Messaging(data) => {
+                out.byte(b'M')?;
+                out.maybe(data.as_ref(), |out, (sender, data)| {
+                    out.identifier(sender)?;
+                    data.write(out)
+                })
+            }
+            Self::Contact(data) => {
+                out.byte(b'C')?;
+                out.maybe(data.as_ref(), |out, (link, sender, data)| {
+                    out.identifier(link)?;
+                    out.identifier(sender)?;
+                    data.write(out)
+                })
+            }
+        }
+    }
+}
+
+impl<'a> LinkData<'a> {
+    pub(super) fn read(read: &mut Reader<'a>) -> Option<Self> {
+        Some(Self { fixed: read.large()?, user: read.large()? })
+    }
+
+    pub(super) fn write(&self, out: &mut impl Writer) -> Result<(), Full> {
+        out.large(self.fixed)?;
+        out.large(self.user)
+    }
+}
+
+impl NotifierKeys {
+    fn read(read: &mut Reader<'_>) -> Option<Self> {
+        Some(Self { key: read.auth_key()?, dh: read.x25519()? })
+    }
+
+    fn write(&self, out: &mut impl Writer) -> Result<(), Full> {
+        out.auth_key(&self.key)?;
+        out.x25519(&self.dh)
+    }
+}
+
+impl MessageFlags {
+    /// Reads the known flag and skips what later versions may add before the space.
+    pub(crate) fn read(read: &mut Reader<'_>) -> Option<Self> {
+        let notification = read.bool()?;
+        while read.peek().is_some_and(|byte| byte != SPACE) {
+            read.byte()?;
+        }
+        Some(Self { notification })
+    }
+}
+
+impl QueueMode {
+    pub(super) fn read(read: &mut Reader<'_>) -> Option<Self> {
+        match read.byte()? {
+            b'M' => Some(Self::Messaging),
+            b'C' => Some(Self::Contact),
+            _ => None,
+        }
+    }
+
+    /// `M` or `C`.
+    #[must_use]
+    pub const fn letter(self) -> u8 {
+        match self {
+            Self::Messaging => b'M',
+            Self::Contact => b'C',
+        }
+    }
+}
+
+impl<'a> Password<'a> {
+    /// Reads a password: printable Latin-1 other than space, `@`, `:` and `/`; it may be empty here.
+    fn read(read: &mut Reader<'a>) -> Option<Self> {
+        let bytes = read.short()?;
+        bytes.iter().all(|byte| is_password_character(*byte)).then_some(Self(bytes))
+    }
+}
+
+/// Whether a password may contain this Latin-1 character (WIRE-FACTS 1, 18).
+pub(super) const fn is_password_character(byte: u8) -> bool {
+    matches!(byte, 0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0xFF) && !matches!(byte, b'@' | b':' | b'/')
 }

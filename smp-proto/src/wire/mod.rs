@@ -5,6 +5,7 @@
 //! `tests/vectors` are the judge.
 
 pub mod address;
+pub mod base64url;
 pub mod block;
 pub mod command;
 pub mod error;

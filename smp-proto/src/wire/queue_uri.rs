@@ -1,1 +1,226 @@
-//! Addresses of queues (WIRE-FACTS 11.2).
+//! Addresses of queues (WIRE-FACTS 8.1, 11.2): what a recipient gives to a sender.
+//!
+//! Text: `smp://` fingerprint `@` hosts [`:`port] `/` base64url(sender id) `#/?` query, with `v` (client versions), `dh`
+//! (the recipient's key for the end-to-end secret), `q` (mode), `k=s` (the same for older readers) and, for version 1
+//! only, `srv` (hosts after the first).
+
+use alloc::borrow::Cow;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+use core::str::FromStr;
+
+use super::address::{AddressError, ServerAddress, fmt_hosts, read_authority, read_hosts};
+use super::base64url;
+use super::command::QueueMode;
+use super::identifier::Identifier;
+use super::primitives::{Full, Reader, Writer};
+use super::version::{Version, VersionRange};
+use crate::keys::X25519Public;
+
+/// A queue as its sender knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueUri {
+    /// Versions of the client protocol (1 to 4), not of SMP.
+    pub versions: VersionRange,
+    /// The relay.
+    pub server: ServerAddress,
+    /// The sender's id of the queue.
+    pub sender: Identifier,
+    /// The recipient's key for the end-to-end secret.
+    pub dh: X25519Public,
+    /// Whether the sender may secure the queue; `None` when not said.
+    pub mode: Option<QueueMode>,
+}
+
+/// What is wrong with the text of a queue's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueUriError {
+    /// The relay's address.
+    Server(AddressError),
+    /// The sender id between the host and `#`.
+    Sender,
+    /// There is no `#`, or what follows is neither a key nor a query.
+    Fragment,
+    /// The versions (`v`).
+    Versions,
+    /// The key (`dh`).
+    Key,
+}
+
+impl fmt::Display for QueueUriError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Server(error) => error.fmt(formatter),
+            Self::Sender => formatter.write_str("the queue id after the host is missing or is not base64url"),
+            Self::Fragment => formatter.write_str("the part after # is missing: was the address cut?"),
+            Self::Versions => formatter.write_str("the versions (v=) are missing or impossible"),
+            Self::Key => {
+                formatter.write_str("the key (dh=) is missing or is not an X25519 key: was the address cut?")
+            }
+        }
+    }
+}
+
+impl core::error::Error for QueueUriError {}
+
+/// The first versions of the client protocol that carry a queue's mode.
+const MODE_AS_LETTER: Version = Version(4);
+const MODE_AS_BOOL: Version = Version(3);
+
+impl FromStr for QueueUri {
+    type Err = QueueUriError;
+
+    fn from_str(text: &str) -> Result<Self, QueueUriError> {
+        let rest = text.strip_prefix("smp://").ok_or(QueueUriError::Server(AddressError::Scheme))?;
+        let (before, fragment) = rest.split_once('#').ok_or(QueueUriError::Fragment)?;
+        let (identity, path) =
+            before.split_once('@').ok_or(QueueUriError::Server(AddressError::Fingerprint))?;
+        if identity.contains(':') {
+            return Err(QueueUriError::Server(AddressError::UnexpectedPassword));
+        }
+        let fingerprint =
+            base64url::decode_some(identity).ok_or(QueueUriError::Server(AddressError::Fingerprint))?;
+        let (authority, sender) = path.split_once('/').ok_or(QueueUriError::Sender)?;
+        let (mut hosts, port) = read_authority(authority).map_err(QueueUriError::Server)?;
+        // Older writers end the path with a slash.
+        let sender = base64url::decode_some(sender.strip_suffix('/').unwrap_or(sender))
+            .and_then(|bytes| Identifier::new(&bytes))
+            .ok_or(QueueUriError::Sender)?;
+        let (key, query) = match fragment.split_once("/?") {
+            Some((key, query)) => (key, Some(query)),
+            None => (fragment, None),
+        };
+        let parameter = |name: &str| {
+            query.and_then(|query| {
+                query.split('&').find_map(|pair| pair.split_once('=').filter(|(key, _)| *key == name))
+            })
+        };
+        let versions = match (query, parameter("v")) {
+            (None, _) => Some(VersionRange::only(Version(1))),
+            (Some(_), Some((_, range))) => read_versions(range),
+            (Some(_), None) => None,
+        };
+        let versions = versions.ok_or(QueueUriError::Versions)?;
+        let key = if key.is_empty() { parameter("dh").map_or("", |(_, value)| value) } else { key };
+        let dh = base64url::decode_some(&unescape(key))
+            .and_then(|der| X25519Public::from_der(&der).ok())
+            .ok_or(QueueUriError::Key)?;
+        let mode = match parameter("q").map(|(_, value)| value) {
+            Some("m") => Some(QueueMode::Messaging),
+            Some("c") => Some(QueueMode::Contact),
+            _ => parameter("k").filter(|(_, value)| *value == "s").map(|_| QueueMode::Messaging),
+        };
+        if let Some((_, more)) = parameter("srv") {
+            hosts.extend(read_hosts(&unescape(more)).map_err(QueueUriError::Server)?);
+        }
+        Ok(Self { versions, server: ServerAddress { fingerprint, hosts, port }, sender, dh, mode })
+    }
+}
+
+fn read_versions(text: &str) -> Option<VersionRange> {
+    let number = |text: &str| {
+        (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()))
+            .then(|| text.parse().ok().map(Version))?
+    };
+    match text.split_once('-') {
+        Some((min, max)) => VersionRange::new(number(min)?, number(max)?),
+        None => number(text).map(VersionRange::only),
+    }
+}
+
+/// Undoes percent-encoding; a `%` that does not begin one stays.
+pub(super) fn unescape(text: &str) -> Cow<'_, str> {
+    if !text.contains('%') {
+        return Cow::Borrowed(text);
+    }
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        let escaped = after.first_chunk::<2>().and_then(|digits| core::str::from_utf8(digits).ok());
+        match escaped.filter(|digits| byte == b'%' && digits.bytes().all(|b| b.is_ascii_hexdigit())) {
+            Some(digits) => {
+                bytes.push(u8::from_str_radix(digits, 16).unwrap_or_default());
+                rest = after.get(2..).unwrap_or_default();
+            }
+            None => bytes.push(byte),
+        }
+    }
+    Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+impl fmt::Display for QueueUri {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Readers of version 1 know one host only; the others follow in the query.
+        let old = self.versions.min() == Version(1);
+        let (first, others) = match self.server.hosts.split_at_checked(1) {
+            Some((first, others)) if old => (first, others),
+            _ => (self.server.hosts.as_slice(), &[][..]),
+        };
+        write!(formatter, "smp://{}@", base64url::encode(&self.server.fingerprint))?;
+        fmt_hosts(first, formatter)?;
+        if !self.server.port.is_empty() {
+            write!(formatter, ":{}", self.server.port)?;
+        }
+        write!(formatter, "/{}#/?v={}", base64url::encode(self.sender.as_bytes()), self.versions.min().0)?;
+        if self.versions.max() != self.versions.min() {
+            write!(formatter, "-{}", self.versions.max().0)?;
+        }
+        let key = base64url::encode(self.dh.to_der().as_bytes()).replace('=', "%3D");
+        write!(formatter, "&dh={key}")?;
+        match self.mode {
+            Some(QueueMode::Messaging) => {
+                formatter.write_str("&q=m")?;
+                if self.versions.min() < MODE_AS_LETTER {
+                    formatter.write_str("&k=s")?;
+                }
+            }
+            Some(QueueMode::Contact) => formatter.write_str("&q=c")?,
+            None => {}
+        }
+        if !others.is_empty() {
+            let others: Vec<String> = others.iter().map(ToString::to_string).collect();
+            write!(formatter, "&srv={}", others.join("%2C"))?;
+        }
+        Ok(())
+    }
+}
+
+impl QueueUri {
+    /// Reads the binary form.
+    pub fn read(read: &mut Reader<'_>) -> Option<Self> {
+        let versions = read.version_range()?;
+        let server = ServerAddress::read(read)?;
+        let sender = read.identifier()?;
+        let dh = read.x25519()?;
+        let mode = match read.peek() {
+            Some(b'M') => Some(QueueMode::Messaging),
+            Some(b'C') => Some(QueueMode::Contact),
+            Some(b'T') => Some(QueueMode::Messaging),
+            Some(b'F') => None,
+            _ => return Some(Self { versions, server, sender, dh, mode: None }),
+        };
+        read.byte()?;
+        Some(Self { versions, server, sender, dh, mode })
+    }
+
+    /// Writes the binary form.
+    ///
+    /// # Errors
+    /// [`Full`] when it does not fit.
+    pub fn write(&self, out: &mut impl Writer) -> Result<(), Full> {
+        out.version_range(self.versions)?;
+        self.server.write(out)?;
+        out.identifier(&self.sender)?;
+        out.x25519(&self.dh)?;
+        let messaging = self.mode == Some(QueueMode::Messaging);
+        if self.versions.min() >= MODE_AS_LETTER {
+            self.mode.map_or(Ok(()), |mode| out.byte(mode.letter()))
+        } else if self.versions.min() >= MODE_AS_BOOL || (self.versions.max() >= MODE_AS_BOOL && messaging) {
+            out.bool(messaging)
+        } else {
+            Ok(())
+        }
+    }
+}
