@@ -1,3 +1,4 @@
 //! Black-box tests.
 
 pub mod vectors;
+pub mod wire_json;

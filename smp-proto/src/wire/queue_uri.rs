@@ -195,10 +195,8 @@ impl QueueUri {
         let sender = read.identifier()?;
         let dh = read.x25519()?;
         let mode = match read.peek() {
-            Some(b'M') => Some(QueueMode::Messaging),
-            Some(b'C') => Some(QueueMode::Contact),
-            Some(b'T') => Some(QueueMode::Messaging),
-            Some(b'F') => None,
+            Some(b'M' | b'T') => Some(QueueMode::Messaging),
+            Some(b'C' | b'F') => Some(QueueMode::Contact),
             _ => return Some(Self { versions, server, sender, dh, mode: None }),
         };
         read.byte()?;
