@@ -62,10 +62,22 @@ impl core::fmt::Debug for SignedKey<'_> {
 /// Signs `key`, and returns the object in DER: 122 bytes for an X25519 key signed with Ed25519.
 #[must_use]
 pub fn sign(provider: &dyn Provider, signer: &SigningKey, key: &PublicKey) -> Vec<u8> {
+    match sign_with(key, |signed| Ok(signatures::sign(provider, signer, &[signed]))) {
+        Ok(object) => object,
+        Err::<_, core::convert::Infallible>(never) => match never {},
+    }
+}
+
+/// Lets `sign` sign `key` (its argument is what must be signed: 46 bytes for an X25519 key), and returns the object in
+/// DER. For keys that never leave their device.
+///
+/// # Errors
+/// What `sign` fails with.
+pub fn sign_with<E>(key: &PublicKey, sign: impl FnOnce(&[u8]) -> Result<Signature, E>) -> Result<Vec<u8>, E> {
     let key = key.to_der();
     let mut signed: Vec<u8> = der::header(SEQUENCE, key.len()).into_iter().flatten().collect();
     signed.extend_from_slice(&key);
-    let signature = signatures::sign(provider, signer, &[&signed]);
+    let signature = sign(&signed)?;
     let identifier = match signature {
         Signature::Ed25519(_) => ED25519,
         Signature::Ed448(_) => ED448,
@@ -81,7 +93,7 @@ pub fn sign(provider: &dyn Provider, signer: &SigningKey, key: &PublicKey) -> Ve
     // At most 69 + 7 + 117 bytes, so that there always is a header.
     let mut object: Vec<u8> = der::header(SEQUENCE, content.len()).into_iter().flatten().collect();
     object.append(&mut content);
-    object
+    Ok(object)
 }
 
 #[cfg(test)]

@@ -13,5 +13,18 @@
 //!   block ◀── ServerSession::pack      the connection's Outgoing, encoded, boxed and encrypted in the block itself
 //! ```
 
+mod blocks;
+pub mod close;
+pub mod facts;
+pub mod identity;
 pub mod outgoing;
+mod packing;
 pub mod request;
+pub mod server;
+mod shared_secrets;
+mod verification;
+
+pub use blocks::OpenedBlock;
+pub use close::{CloseReason, Misuse, SessionError};
+pub use facts::{SessionId, TransportFacts};
+pub use verification::VerifiedChunk;

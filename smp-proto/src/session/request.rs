@@ -99,10 +99,39 @@ impl core::fmt::Debug for RelayKeyPair {
     }
 }
 
-impl Verified<'_> {
+impl<'a> Verified<'a> {
     /// Whether the command will be executed, rather than answered with an error.
     #[must_use]
     pub const fn is_authorized(&self) -> bool {
         matches!(self.outcome, Outcome::Execute { .. })
+    }
+    /// What will be executed, and the key that authorized it; `None` when an error is answered.
+    #[must_use]
+    pub const fn authorized(&self) -> Option<(&Command<'a>, Option<&AuthKey>)> {
+        match &self.outcome {
+            Outcome::Execute { command, key, .. } => Some((command, key.as_ref())),
+            Outcome::Refuse(_) => None,
+        }
+    }
+
+    /// The error that is answered; `None` when the command will be executed.
+    #[must_use]
+    pub const fn refusal(&self) -> Option<&SmpError> {
+        match &self.outcome {
+            Outcome::Execute { .. } => None,
+            Outcome::Refuse(error) => Some(error),
+        }
+    }
+
+    /// The correlation of the answer.
+    #[must_use]
+    pub const fn correlation(&self) -> &CorrelationId {
+        &self.correlation
+    }
+
+    /// The entity that the command is about.
+    #[must_use]
+    pub const fn entity(&self) -> &EntityId {
+        &self.entity
     }
 }

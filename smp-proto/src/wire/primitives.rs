@@ -311,6 +311,12 @@ impl<'a> SliceWriter<'a> {
         self.written
     }
 
+    /// What was written from `position` on, to be signed.
+    #[must_use]
+    pub fn written_since(&self, position: usize) -> &[u8] {
+        self.buffer.get(position..self.written).unwrap_or_default()
+    }
+
     /// Takes back what was written after `position`.
     pub fn truncate(&mut self, position: usize) {
         self.written = self.written.min(position);

@@ -170,10 +170,7 @@ impl<'a> Response<'a> {
                 out.identifier(id)?;
                 out.put(body)
             }
-            Self::NotifierId(ids) => {
-                out.put(b"NID ")?;
-                ids.write(out)
-            }
+            Self::NotifierId(ids) => ids.write_response(out),
             Self::Notification { nonce, metadata } => {
                 out.put(b"NMSG ")?;
                 out.put(nonce)?;
@@ -235,7 +232,8 @@ impl CreatedQueue {
         Some(created)
     }
 
-    fn write(&self, version: Version, out: &mut impl Writer) -> Result<(), Full> {
+    /// Writes the response, its tag included.
+    pub(crate) fn write(&self, version: Version, out: &mut impl Writer) -> Result<(), Full> {
         out.put(b"IDS ")?;
         out.identifier(&self.recipient)?;
         out.identifier(&self.sender)?;
@@ -259,6 +257,12 @@ impl CreatedQueue {
 impl NotifierIds {
     fn read(read: &mut Reader<'_>) -> Option<Self> {
         Some(Self { notifier: read.identifier()?, relay_dh: read.x25519()? })
+    }
+
+    /// Writes the response, its tag included.
+    pub(crate) fn write_response(&self, out: &mut impl Writer) -> Result<(), Full> {
+        out.put(b"NID ")?;
+        self.write(out)
     }
 
     fn write(&self, out: &mut impl Writer) -> Result<(), Full> {

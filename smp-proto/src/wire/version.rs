@@ -55,6 +55,12 @@ impl VersionRange {
         if min.0 <= max.0 { Some(Self { min, max }) } else { None }
     }
 
+    /// The range between two versions, whichever is the older.
+    #[must_use]
+    pub const fn between(one: Version, other: Version) -> Self {
+        if one.0 <= other.0 { Self { min: one, max: other } } else { Self { min: other, max: one } }
+    }
+
     /// A range of one version.
     #[must_use]
     pub const fn only(version: Version) -> Self {

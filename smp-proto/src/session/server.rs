@@ -1,0 +1,477 @@
+//! A relay's side of one connection: handshake, blocks, requests.
+//!
+//! Inputs: [`ServerSession::receive`] (blocks), [`ServerSession::handle_timeout`]. Outputs:
+//! [`ServerSession::take_handshake_block`], the [`Requests`] of a block, and what [`pack`](ServerSession::pack) fills.
+//! It owns the keys of this connection and must never know a queue.
+//!
+//! ```text
+//!   new ──▶ AwaitingHello ──client hello──▶ Established ──▶ …
+//!              │ time limit, bad hello           │ unreadable block
+//!              └────────────▶ Ended ◀────────────┘
+//! ```
+//!
+//! **Service sessions** (the third message of v16, WIRE-FACTS 4.5) are not offered yet. A client that asks for one gets
+//! `E HANDSHAKE BAD_AUTH` when its certificates or key do not fit, else `E HANDSHAKE BAD_SERVICE`, as deployed relays
+//! answer a service that they cannot accept; then the session ends. Transmissions with a service signature get
+//! `ERR SERVICE`.
+
+use alloc::sync::Arc;
+
+use bytes::BytesMut;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::blocks::{BlockProtection, OpenedBlock, handshake_block};
+use super::close::{CloseReason, Misuse, SessionError};
+use super::facts::TransportFacts;
+use super::identity::{ServerIdentity, SigningFailed};
+use super::request::{Authority, Request};
+use super::shared_secrets::SharedSecrets;
+use crate::crypto::certificates::{self, ChainRoles};
+use crate::crypto::chain_keys::InitialChainKeys;
+use crate::crypto::signed_key::{self, SignedKey};
+use crate::crypto::{Provider, SharedSecret};
+use crate::entropy::Entropy;
+use crate::keys::{PublicKey, X25519Public, X25519Secret};
+use crate::time::{Duration, Instant, Now};
+use crate::wire::error::TransportError;
+use crate::wire::hello::{ClientHello, ClientService, ServerHello, ServiceResponse};
+use crate::wire::transmission::{Batch, Malformed, SessionLayout, Transmission};
+use crate::wire::version::{Version, VersionRange};
+
+/// How many requests are looked up and verified at once.
+///
+/// Large enough that signatures of a block share their work, small enough for a stack: a chunk takes about 10 KB.
+pub const CHUNK_LENGTH: usize = 32;
+
+/// Some of a block's requests.
+pub type RequestChunk<'b> = heapless::Vec<Request<'b>, CHUNK_LENGTH>;
+
+/// What all sessions of a relay have in common.
+#[derive(Clone)]
+pub struct ServerSessionConfig {
+    /// The versions that are offered; only v6 to a connection without ALPN.
+    pub versions: VersionRange,
+    /// Who this relay is.
+    pub identity: ServerIdentity,
+    /// The primitives.
+    pub provider: &'static dyn Provider,
+    /// How long a client may take for its hello. Deployed relays: 120 s.
+    pub handshake_time_limit: Duration,
+    /// How many shared secrets of senders a session remembers, at 100 bytes each.
+    pub remembered_authenticators: usize,
+    /// How many shared secrets of recipients a session remembers, at 100 bytes each.
+    pub remembered_deliveries: usize,
+}
+
+impl ServerSessionConfig {
+    /// The versions that are offered unless configured otherwise: 6 to 14.
+    pub const OFFERED: VersionRange = VersionRange::between(Version::OLDEST, Version::PROXY_FLAG);
+
+    /// The usual configuration of a relay with this identity.
+    #[must_use]
+    pub const fn new(identity: ServerIdentity, provider: &'static dyn Provider) -> Self {
+        Self {
+            versions: Self::OFFERED,
+            identity,
+            provider,
+            handshake_time_limit: Duration::from_secs(120),
+            remembered_authenticators: 8,
+            remembered_deliveries: 8,
+        }
+    }
+}
+
+impl core::fmt::Debug for ServerSessionConfig {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        formatter
+            .debug_struct("ServerSessionConfig")
+            .field("versions", &self.versions)
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A relay's side of one connection.
+pub struct ServerSession {
+    pub(super) config: Arc<ServerSessionConfig>,
+    pub(super) facts: TransportFacts,
+    pub(super) secret: X25519Secret,
+    pub(super) authenticators: SharedSecrets,
+    pub(super) deliveries: SharedSecrets,
+    pub(super) state: State,
+    handshake_output: Option<BytesMut>,
+    offered: VersionRange,
+    last_activity: Instant,
+}
+
+/// Where a session is in its life.
+pub(super) enum State {
+    /// The server hello is on its way, the client hello is not there yet.
+    AwaitingHello {
+        /// Until when it must be.
+        deadline: Instant,
+    },
+    /// Commands may come.
+    Established(Established),
+    /// Nothing may come.
+    Ended(CloseReason),
+}
+
+/// What both sides agreed on.
+pub(super) struct Established {
+    pub(super) version: Version,
+    pub(super) protection: BlockProtection,
+    proxy: bool,
+    /// The secret of the two hello keys, for forwarded commands.
+    hello_secret: Option<SharedSecret>,
+}
+
+/// What became of a received block.
+#[derive(Debug)]
+pub enum Received {
+    /// It was the client's hello: the session is established.
+    Established(Version),
+    /// It has commands.
+    Commands(OpenedBlock),
+}
+
+impl ServerSession {
+    /// A session on a new connection. Its hello is the first
+    /// [`take_handshake_block`](Self::take_handshake_block). Costs one key pair and one signature.
+    ///
+    /// # Errors
+    /// [`SigningFailed`] when the relay's signer does not work: the connection cannot be served.
+    pub fn new(
+        config: &Arc<ServerSessionConfig>,
+        facts: TransportFacts,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<Self, SigningFailed> {
+        let provider = config.provider;
+        let offered =
+            if facts.alpn_negotiated { config.versions } else { VersionRange::only(Version::OLDEST) };
+        let secret = X25519Secret::generate(entropy);
+        let signed_key = if offered.max() >= Version::IMPLIED_SESSION {
+            let key = PublicKey::X25519(provider.x25519_public(&secret));
+            signed_key::sign_with(&key, |message| config.identity.signer().sign(message))?
+        } else {
+            alloc::vec::Vec::new()
+        };
+        let handshake_output = handshake_block(|out| {
+            ServerHello::encode(
+                offered,
+                facts.session_id.as_bytes(),
+                config.identity.chain(),
+                &signed_key,
+                out,
+            )
+        });
+        // `ServerIdentity::new` has made sure that every hello fits.
+        debug_assert!(handshake_output.is_some());
+        Ok(Self {
+            config: Arc::clone(config),
+            facts,
+            secret,
+            authenticators: SharedSecrets::new(config.remembered_authenticators),
+            deliveries: SharedSecrets::new(config.remembered_deliveries),
+            state: State::AwaitingHello { deadline: now.instant + config.handshake_time_limit },
+            handshake_output,
+            offered,
+            last_activity: now.instant,
+        })
+    }
+
+    /// The next block of the handshake: the hello at first; later, the refusal of a service.
+    #[must_use]
+    pub const fn take_handshake_block(&mut self) -> Option<BytesMut> {
+        self.handshake_output.take()
+    }
+
+    /// Takes a block of 16,384 bytes, decrypting it in place.
+    ///
+    /// # Errors
+    /// [`SessionError::Close`] when the session has ended: what [`take_handshake_block`](Self::take_handshake_block)
+    /// then gives is sent, and the connection closed. [`SessionError::Misuse`] when the driver is wrong.
+    pub fn receive(&mut self, block: BytesMut, now: Now) -> Result<Received, SessionError> {
+        if block.len() != crate::wire::block::BLOCK_LENGTH {
+            return Err(Misuse::BlockLength(block.len()).into());
+        }
+        self.last_activity = self.last_activity.max(now.instant);
+        let received = match &mut self.state {
+            State::AwaitingHello { deadline } if *deadline <= now.instant => {
+                Err(CloseReason::HandshakeTimeout.into())
+            }
+            State::AwaitingHello { .. } => self.receive_hello(&block).map_err(SessionError::Close),
+            State::Established(established) => {
+                established.protection.open(self.config.provider, block).map(Received::Commands)
+            }
+            State::Ended(_) => return Err(Misuse::Ended.into()),
+        };
+        if let Err(SessionError::Close(reason)) = received {
+            self.end(reason);
+        }
+        received
+    }
+
+    fn receive_hello(&mut self, block: &[u8]) -> Result<Received, CloseReason> {
+        let hello = crate::wire::block::plain_content(block)
+            .and_then(ClientHello::decode)
+            .ok_or(CloseReason::HelloUnreadable)?;
+        if !bool::from(hello.fingerprint.ct_eq(self.config.identity.fingerprint().as_slice())) {
+            return Err(CloseReason::WrongRelayWanted);
+        }
+        if !self.offered.contains(hello.version) {
+            return Err(CloseReason::VersionNotOffered(hello.version));
+        }
+        if let Some(service) = &hello.service {
+            let reason = if self.service_is_verified(service) {
+                CloseReason::ServiceRefused
+            } else {
+                CloseReason::ServiceNotVerified
+            };
+            let error = reason.transport_error().unwrap_or(TransportError::Block);
+            self.handshake_output = handshake_block(|out| ServiceResponse::Refused(error).encode(out));
+            return Err(reason);
+        }
+        let provider = self.config.provider;
+        let hello_secret = hello.key.map(|key| SharedSecret::agree(provider, &self.secret, &key));
+        let protection = match &hello_secret {
+            Some(secret) if hello.version >= Version::BLOCK_ENCRYPTION && !hello.proxy => {
+                let keys = InitialChainKeys::new(provider, self.facts.session_id.as_bytes(), secret);
+                BlockProtection::Encrypted { sending: keys.server_sends, receiving: keys.client_sends }
+            }
+            _ => BlockProtection::Padded,
+        };
+        self.state = State::Established(Established {
+            version: hello.version,
+            protection,
+            proxy: hello.proxy,
+            hello_secret,
+        });
+        Ok(Received::Established(hello.version))
+    }
+
+    /// Whether the service part of a hello fits the TLS connection, and its key is an Ed25519 key signed by the leaf.
+    fn service_is_verified(&self, service: &ClientService<'_>) -> bool {
+        let presented = self.facts.peer_chain.iter().map(alloc::vec::Vec::as_slice);
+        if !service.chain.certificates().eq(presented) {
+            return false;
+        }
+        let chain: heapless::Vec<&[u8], 4> = service.chain.certificates().take(4).collect();
+        if service.chain.len() > chain.len() {
+            return false;
+        }
+        let Ok(roles) = ChainRoles::of(&chain) else { return false };
+        let Some(leaf) = certificates::public_key(roles.leaf()) else { return false };
+        SignedKey::from_der(service.key.0).is_some_and(|signed| {
+            matches!(signed.key, PublicKey::Ed25519(_)) && signed.verify(self.config.provider, &leaf)
+        })
+    }
+
+    /// The requests in a block that this session received.
+    #[must_use]
+    pub fn parse<'s, 'b>(&'s self, block: &'b OpenedBlock) -> Requests<'s, 'b> {
+        let (batch, unreadable) = match Batch::parse(block.content()) {
+            Some(batch) => (Some(batch), false),
+            None => (None, true),
+        };
+        let version = self.version().unwrap_or(Version::OLDEST);
+        let layout = SessionLayout { version, session: self.facts.session_id.as_bytes() };
+        Requests { batch, unreadable, layout }
+    }
+
+    /// Ends a session whose handshake takes too long.
+    ///
+    /// # Errors
+    /// The reason, once; the connection is then closed.
+    pub fn handle_timeout(&mut self, now: Now) -> Result<(), CloseReason> {
+        match self.state {
+            State::AwaitingHello { deadline } if deadline <= now.instant => {
+                self.end(CloseReason::HandshakeTimeout);
+                Err(CloseReason::HandshakeTimeout)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) should be called.
+    #[must_use]
+    pub const fn next_deadline(&self) -> Option<Instant> {
+        match self.state {
+            State::AwaitingHello { deadline } => Some(deadline),
+            _ => None,
+        }
+    }
+
+    /// When a block was received or packed last, for the driver's rule on inactive clients.
+    #[must_use]
+    pub const fn last_activity(&self) -> Instant {
+        self.last_activity
+    }
+
+    pub(super) fn was_active(&mut self, now: Now) {
+        self.last_activity = self.last_activity.max(now.instant);
+    }
+
+    /// The version of the session, once established.
+    #[must_use]
+    pub const fn version(&self) -> Option<Version> {
+        match &self.state {
+            State::Established(established) => Some(established.version),
+            _ => None,
+        }
+    }
+
+    /// Why the session ended, if it has.
+    #[must_use]
+    pub const fn close_reason(&self) -> Option<CloseReason> {
+        match self.state {
+            State::Ended(reason) => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// Whether the client said that it is a proxy.
+    #[must_use]
+    pub const fn is_proxy(&self) -> bool {
+        matches!(&self.state, State::Established(established) if established.proxy)
+    }
+
+    /// Whether blocks are encrypted.
+    #[must_use]
+    pub const fn encrypts_blocks(&self) -> bool {
+        matches!(
+            &self.state,
+            State::Established(Established { protection: BlockProtection::Encrypted { .. }, .. })
+        )
+    }
+
+    /// The secret of the two hello keys, when the client gave one: forwarded commands are encrypted with it.
+    #[must_use]
+    pub const fn hello_secret(&self) -> Option<&SharedSecret> {
+        match &self.state {
+            State::Established(established) => established.hello_secret.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// The relay's key of this connection, as it is in the hello.
+    #[must_use]
+    pub fn hello_key(&self) -> X25519Public {
+        self.config.provider.x25519_public(&self.secret)
+    }
+
+    /// The transport's facts.
+    #[must_use]
+    pub const fn facts(&self) -> &TransportFacts {
+        &self.facts
+    }
+
+    /// Gives back the memory that only makes things faster: for a connection that has become idle.
+    pub fn rest(&mut self) {
+        self.authenticators.clear();
+        self.deliveries.clear();
+    }
+
+    /// A digest of everything that decides what this session does next: equal after equal inputs.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        let mut digest = Sha256::new();
+        digest.update(self.facts.session_id.prefixed());
+        digest.update(self.last_activity.as_micros().to_be_bytes());
+        digest.update(Sha256::digest(self.secret.as_bytes()));
+        match &self.state {
+            State::AwaitingHello { deadline } => {
+                digest.update([0]);
+                digest.update(deadline.as_micros().to_be_bytes());
+            }
+            State::Established(established) => {
+                digest.update([1, u8::from(established.proxy)]);
+                digest.update(established.version.0.to_be_bytes());
+                if let BlockProtection::Encrypted { sending, receiving } = &established.protection {
+                    digest.update(Sha256::digest(sending.as_bytes()));
+                    digest.update(Sha256::digest(receiving.as_bytes()));
+                }
+            }
+            State::Ended(_) => digest.update([2]),
+        }
+        digest.finalize().into()
+    }
+
+    fn end(&mut self, reason: CloseReason) {
+        self.state = State::Ended(reason);
+        if !matches!(reason, CloseReason::ServiceRefused | CloseReason::ServiceNotVerified) {
+            self.handshake_output = None;
+        }
+        self.rest();
+    }
+}
+
+impl core::fmt::Debug for ServerSession {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let state = match &self.state {
+            State::AwaitingHello { .. } => "awaiting hello",
+            State::Established(_) => "established",
+            State::Ended(_) => "ended",
+        };
+        formatter
+            .debug_struct("ServerSession")
+            .field("state", &state)
+            .field("version", &self.version())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The requests of one block, in order, read one after the other.
+#[derive(Debug)]
+pub struct Requests<'s, 'b> {
+    batch: Option<Batch<'b>>,
+    unreadable: bool,
+    layout: SessionLayout<'s>,
+}
+
+impl<'b> Requests<'_, 'b> {
+    /// How many requests are left: for each of them there will be an answer.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.batch.as_ref().map_or(usize::from(self.unreadable), Batch::len)
+    }
+
+    /// Whether none are left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The next requests, at most [`CHUNK_LENGTH`]; `None` at the end.
+    pub fn next_chunk(&mut self) -> Option<RequestChunk<'b>> {
+        let mut chunk = RequestChunk::new();
+        while !chunk.is_full() {
+            let Some(request) = self.next() else { break };
+            if chunk.push(request).is_err() {
+                break;
+            }
+        }
+        (!chunk.is_empty()).then_some(chunk)
+    }
+}
+
+impl<'b> Iterator for Requests<'_, 'b> {
+    type Item = Request<'b>;
+
+    fn next(&mut self) -> Option<Request<'b>> {
+        let Some(batch) = &mut self.batch else {
+            return core::mem::take(&mut self.unreadable).then(|| malformed(Malformed::UNREADABLE));
+        };
+        let bytes = batch.next()?;
+        Some(match Transmission::decode_command(bytes, self.layout) {
+            Ok(transmission) => Request::Command { transmission, authority: Authority::NotLookedUp },
+            Err(error) => malformed(error),
+        })
+    }
+}
+
+fn malformed<'b>(Malformed { correlation, entity, error }: Malformed) -> Request<'b> {
+    Request::Malformed { correlation, entity, error }
+}
