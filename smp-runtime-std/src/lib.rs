@@ -4,5 +4,6 @@
 
 pub mod certificates;
 pub mod configuration;
+pub mod fast_cryptography;
 pub mod relay;
 pub mod tls;

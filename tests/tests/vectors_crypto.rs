@@ -20,9 +20,10 @@ use smp_proto::keys::{
     X448Secret, X25519Public, X25519Secret,
 };
 use smp_proto::time::UnixTime;
+use smp_runtime_std::fast_cryptography::Fast;
 use smp_tests::vectors::{Fields, Outcome, Vector, run};
 
-const PROVIDERS: [&dyn Provider; 1] = [&Portable];
+const PROVIDERS: [&dyn Provider; 2] = [&Portable, &Fast];
 
 /// Runs a check with every provider.
 fn run_with_providers(file: &str, kind: &str, check: impl Fn(&dyn Provider, &Vector) -> Outcome) {

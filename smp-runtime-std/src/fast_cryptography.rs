@@ -1,0 +1,116 @@
+//! The fast primitives of the runtimes: [`Fast`], a [`Provider`] over dryoc and aws-lc-rs.
+//!
+//! Owns no construction and no key: it only does what [`Portable`] does, sooner. Each method takes whichever of the two, or
+//! `Portable` itself, was measured fastest (`cargo bench -p smp-runtime-std --bench primitives`); the outputs are the same,
+//! which is tested. No `unsafe` here; it is inside the two crates.
+
+use aws_lc_rs::agreement::{self, PrivateKey, UnparsedPublicKey};
+use aws_lc_rs::signature::{self, Ed25519KeyPair};
+use aws_lc_rs::{digest, hkdf};
+use dryoc::classic::crypto_box::{
+    crypto_box_detached_afternm_inplace, crypto_box_open_detached_afternm_inplace,
+};
+use smp_proto::crypto::provider::ED25519_SIGNATURE_LENGTH;
+use smp_proto::crypto::{BoxKey, Forged, Nonce, Portable, Provider, SharedSecret, TAG_LENGTH};
+use smp_proto::keys::{Ed25519Public, Ed25519Secret, X25519Public, X25519Secret};
+use zeroize::Zeroize;
+
+/// The provider that machines of the runtimes hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fast;
+
+/// [`Fast`], as machines take it.
+pub static FAST: Fast = Fast;
+
+/// A message in one piece: borrowed when it is already.
+fn with_contiguous<T>(message: &[&[u8]], with: impl FnOnce(&[u8]) -> T) -> T {
+    match message {
+        [] => with(&[]),
+        [whole] => with(whole),
+        parts => with(&parts.concat()),
+    }
+}
+
+/// The length that HKDF shall fill, for aws-lc-rs.
+struct OutputLength(usize);
+
+impl hkdf::KeyType for OutputLength {
+    fn len(&self) -> usize {
+        self.0
+    }
+}
+
+impl Provider for Fast {
+    fn x25519(&self, secret: &X25519Secret, public: &X25519Public) -> SharedSecret {
+        let Ok(key) = PrivateKey::from_private_key(&agreement::X25519, secret.as_bytes()) else {
+            return Portable.x25519(secret, public);
+        };
+        let peer = UnparsedPublicKey::new(&agreement::X25519, &public.0);
+        let shared = agreement::agree(&key, peer, (), |shared| {
+            let mut bytes: [u8; 32] = shared.try_into().map_err(|_| ())?;
+            let secret = SharedSecret::from_bytes(bytes);
+            bytes.zeroize();
+            Ok(secret)
+        });
+        // aws-lc refuses a shared secret of zeros, which SMP takes as it is.
+        shared.unwrap_or_else(|()| Portable.x25519(secret, public))
+    }
+
+    fn x25519_public(&self, secret: &X25519Secret) -> X25519Public {
+        Portable.x25519_public(secret)
+    }
+
+    fn box_seal(&self, key: &BoxKey, nonce: &Nonce, text: &mut [u8]) -> [u8; TAG_LENGTH] {
+        let mut tag = [0; TAG_LENGTH];
+        crypto_box_detached_afternm_inplace(text, &mut tag, &nonce.0, key.as_bytes());
+        tag
+    }
+
+    fn box_open(
+        &self,
+        key: &BoxKey,
+        nonce: &Nonce,
+        tag: &[u8; TAG_LENGTH],
+        text: &mut [u8],
+    ) -> Result<(), Forged> {
+        crypto_box_open_detached_afternm_inplace(text, tag, &nonce.0, key.as_bytes()).map_err(|_| Forged)
+    }
+
+    fn sha512(&self, parts: &[&[u8]]) -> [u8; 64] {
+        let mut context = digest::Context::new(&digest::SHA512);
+        for part in parts {
+            context.update(part);
+        }
+        context.finish().as_ref().try_into().unwrap_or_else(|_| Portable.sha512(parts))
+    }
+
+    fn hkdf_sha512(&self, salt: &[u8], input: &[u8], info: &[u8], output: &mut [u8]) {
+        let key = hkdf::Salt::new(hkdf::HKDF_SHA512, salt).extract(input);
+        let filled = key.expand(&[info], OutputLength(output.len())).and_then(|okm| okm.fill(output));
+        if filled.is_err() {
+            Portable.hkdf_sha512(salt, input, info, output);
+        }
+    }
+
+    fn ed25519_public(&self, secret: &Ed25519Secret) -> Ed25519Public {
+        Portable.ed25519_public(secret)
+    }
+
+    fn ed25519_sign(&self, secret: &Ed25519Secret, message: &[&[u8]]) -> [u8; ED25519_SIGNATURE_LENGTH] {
+        let Ok(key) = Ed25519KeyPair::from_seed_unchecked(secret.as_bytes()) else {
+            return Portable.ed25519_sign(secret, message);
+        };
+        let signature = with_contiguous(message, |message| key.sign(message));
+        signature.as_ref().try_into().unwrap_or_else(|_| Portable.ed25519_sign(secret, message))
+    }
+
+    fn ed25519_verify(
+        &self,
+        key: &Ed25519Public,
+        message: &[&[u8]],
+        signature: &[u8; ED25519_SIGNATURE_LENGTH],
+    ) -> bool {
+        let key = signature::UnparsedPublicKey::new(&signature::ED25519, &key.0);
+        with_contiguous(message, |message| key.verify(message, signature).is_ok())
+    }
+}
