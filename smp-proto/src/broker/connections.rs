@@ -1,0 +1,180 @@
+//! The connections that a relay speaks with, as far as the broker needs to know them: what is to be said, how much is
+//! owed, and which queues they are attached to.
+
+use alloc::collections::{BTreeSet, VecDeque};
+use alloc::vec::Vec;
+
+use super::queues::QueueRef;
+use crate::session::outgoing::{Outgoing, OutgoingContent};
+use crate::time::Instant;
+use crate::wire::{CorrelationId, EntityId};
+
+/// The most commands that one block can hold: so many answers must fit before it is accepted.
+pub const COMMANDS_IN_A_BLOCK: usize = 255;
+
+/// Above this capacity an emptied queue of transmissions gives its memory back.
+const KEPT_CAPACITY: usize = 4;
+
+/// Names a connection; never reused in one run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId {
+    slot: u32,
+    generation: u32,
+}
+
+impl ConnectionId {
+    /// Where drivers may keep what belongs to the connection: slots are reused, and small.
+    #[must_use]
+    pub const fn slot(self) -> usize {
+        self.slot as usize
+    }
+}
+
+/// Whom an answer goes to.
+#[derive(Clone, Debug)]
+pub(super) struct Address {
+    pub(super) connection: ConnectionId,
+    pub(super) correlation: CorrelationId,
+    pub(super) entity: EntityId,
+}
+
+/// One connection.
+#[derive(Default)]
+pub(super) struct Connection {
+    outgoing: VecDeque<Outgoing>,
+    ready: bool,
+    /// Answers that wait for storage.
+    pub(super) owed: u32,
+    /// Message bodies in `outgoing` or being read.
+    pub(super) bodies: u16,
+    /// Queues whose next message waits for room.
+    pub(super) queued: VecDeque<QueueRef>,
+    /// Queues that this connection is subscribed to, takes from, or is notified of, by slot.
+    pub(super) subscribed: BTreeSet<u32>,
+    pub(super) getting: BTreeSet<u32>,
+    pub(super) notified: BTreeSet<u32>,
+    /// Queues with news for this notifier, and when they are sent.
+    pub(super) news: VecDeque<QueueRef>,
+    pub(super) news_at: Option<Instant>,
+}
+
+#[derive(Default)]
+struct Slot {
+    generation: u32,
+    connection: Option<Connection>,
+}
+
+/// All connections.
+#[derive(Default)]
+pub(super) struct Connections {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    count: u32,
+    ready: VecDeque<ConnectionId>,
+}
+
+impl Connections {
+    pub(super) fn open(&mut self) -> ConnectionId {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+        });
+        self.count += 1;
+        let generation = match self.slots.get_mut(slot as usize) {
+            Some(place) => {
+                place.connection = Some(Connection::default());
+                place.generation
+            }
+            None => 0,
+        };
+        ConnectionId { slot, generation }
+    }
+
+    pub(super) fn close(&mut self, id: ConnectionId) -> Option<Connection> {
+        let slot = self.slots.get_mut(id.slot()).filter(|slot| slot.generation == id.generation)?;
+        let connection = slot.connection.take()?;
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(id.slot);
+        self.count -= 1;
+        Some(connection)
+    }
+
+    pub(super) const fn count(&self) -> u32 {
+        self.count
+    }
+
+    pub(super) fn get(&self, id: ConnectionId) -> Option<&Connection> {
+        self.slots.get(id.slot()).filter(|slot| slot.generation == id.generation)?.connection.as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        self.slots.get_mut(id.slot()).filter(|slot| slot.generation == id.generation)?.connection.as_mut()
+    }
+
+    /// Says something; nothing happens when the connection is gone.
+    pub(super) fn say(&mut self, to: Address, content: OutgoingContent) {
+        let id = to.connection;
+        let Some(connection) = self.get_mut(id) else { return };
+        if matches!(content, OutgoingContent::Message(_)) {
+            connection.bodies = connection.bodies.saturating_add(1);
+        }
+        connection.outgoing.push_back(Outgoing { correlation: to.correlation, entity: to.entity, content });
+        if !connection.ready {
+            connection.ready = true;
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Says something that answers no command.
+    pub(super) fn tell(&mut self, connection: ConnectionId, entity: EntityId, content: OutgoingContent) {
+        self.say(Address { connection, correlation: CorrelationId::EMPTY, entity }, content);
+    }
+
+    pub(super) fn poll_ready(&mut self) -> Option<ConnectionId> {
+        while let Some(id) = self.ready.pop_front() {
+            if let Some(connection) = self.get_mut(id)
+                && connection.ready
+            {
+                connection.ready = false;
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// Moves everything that is to be said to `out`. Returns whether a message body was among it.
+    pub(super) fn take(&mut self, id: ConnectionId, out: &mut VecDeque<Outgoing>) -> bool {
+        let Some(connection) = self.get_mut(id) else { return false };
+        let bodies = connection
+            .outgoing
+            .iter()
+            .filter(|outgoing| matches!(outgoing.content, OutgoingContent::Message(_)))
+            .count();
+        connection.bodies = connection.bodies.saturating_sub(u16::try_from(bodies).unwrap_or(u16::MAX));
+        connection.ready = false;
+        out.append(&mut connection.outgoing);
+        if connection.outgoing.capacity() > KEPT_CAPACITY {
+            connection.outgoing.shrink_to(KEPT_CAPACITY);
+        }
+        bodies > 0
+    }
+
+    /// All connections in the order of their slots: for digests and checks.
+    pub(super) fn all(&self) -> impl Iterator<Item = (ConnectionId, &Connection)> {
+        (0u32..).zip(&self.slots).filter_map(|(slot, place)| {
+            Some((ConnectionId { slot, generation: place.generation }, place.connection.as_ref()?))
+        })
+    }
+}
+
+impl Connection {
+    /// Whether another block's answers fit into `limit`.
+    pub(super) fn has_room(&self, limit: u16) -> bool {
+        self.owed as usize + self.outgoing.len() + COMMANDS_IN_A_BLOCK
+            <= usize::from(limit).max(COMMANDS_IN_A_BLOCK)
+    }
+
+    pub(super) fn waiting_to_be_said(&self) -> usize {
+        self.outgoing.len()
+    }
+}

@@ -1,0 +1,327 @@
+//! All queues of a relay: their records, what waits in them, and who is attached to them.
+//!
+//! A queue at rest is its record and a slot, some 330 bytes with its places in the id tables; what a queue has only
+//! while something happens in it (waiting messages, subscribers) hangs on it in a box. Slots live in chunks that never
+//! move, so that a growing relay copies nothing.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use super::connections::ConnectionId;
+use super::identifiers::{HashKey, Id, IdTable};
+use super::record::QueueRecord;
+use super::storage::{ActionId, MessageMark, QueueNumber, Sequence, StoredMessage};
+use crate::time::UnixTime;
+use crate::wire::{CorrelationId, EntityId};
+
+/// How many slots a chunk has.
+const CHUNK: usize = 256;
+
+/// A queue's slot, together with the number that tells whether it still is the same queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct QueueRef {
+    pub(super) slot: u32,
+    pub(super) number: QueueNumber,
+}
+
+/// One queue.
+pub(super) struct Queue {
+    pub(super) number: QueueNumber,
+    pub(super) record: QueueRecord,
+    pub(super) health: Health,
+    /// Storage actions that are under way for this queue.
+    pub(super) actions: u32,
+    /// The place of the next message. Never goes back while the relay runs, so that whoever still holds the place of a
+    /// message that is gone cannot mean another one.
+    pub(super) next_sequence: u64,
+    /// What only a queue has in which something happens.
+    pub(super) activity: Option<Box<Activity>>,
+}
+
+/// Whether what the broker knows of a queue is what storage holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Health {
+    /// It is.
+    Sound,
+    /// A write failed: nothing is accepted until the queue has been read again.
+    Doubtful,
+    /// Reading it again failed, too: it will be tried later.
+    Postponed,
+    /// It is being deleted: nobody finds it any more.
+    Deleting,
+}
+
+impl Health {
+    pub(super) const fn is_doubtful(self) -> bool {
+        matches!(self, Self::Doubtful | Self::Postponed)
+    }
+}
+
+/// What happens in a queue.
+#[derive(Default)]
+pub(super) struct Activity {
+    /// Waiting messages, oldest first.
+    pub(super) messages: VecDeque<Waiting>,
+    /// Whether the expiry calendar has an entry for this queue.
+    pub(super) in_calendar: bool,
+    /// Who is subscribed.
+    pub(super) subscription: Option<Subscription>,
+    /// Who takes messages with `GET`.
+    pub(super) getters: Vec<Getter>,
+    /// Who is subscribed to notifications.
+    pub(super) notifier: Option<ConnectionId>,
+    /// News that the notifier has not got yet.
+    pub(super) notifications: VecDeque<News>,
+    /// Whether the queue is in its notifier's list of queues with news.
+    pub(super) news_listed: bool,
+}
+
+/// A message that waits in storage.
+#[derive(Clone, Copy)]
+pub(super) struct Waiting {
+    pub(super) sequence: Sequence,
+    pub(super) mark: MessageMark,
+    /// Whether storage has confirmed it: only then may it be read or delivered.
+    pub(super) stored: bool,
+}
+
+/// News of a message for a notifier.
+#[derive(Clone, Copy)]
+pub(super) struct News {
+    pub(super) message: Id,
+    pub(super) nonce: Id,
+    pub(super) timestamp: UnixTime,
+}
+
+/// A recipient's subscription.
+pub(super) struct Subscription {
+    pub(super) connection: ConnectionId,
+    pub(super) delivery: Delivering,
+}
+
+/// How far the delivery to a subscriber is. At most one message is unacknowledged.
+pub(super) enum Delivering {
+    /// Nothing is under way.
+    Idle,
+    /// A message waits until the connection can take another body.
+    Queued,
+    /// The message is being read.
+    Reading { action: ActionId },
+    /// The message was sent and is not acknowledged.
+    Sent { sequence: Sequence, id: Id },
+    /// An acknowledgement is being stored; the next message, if there is one, is read meanwhile and goes into the answer.
+    Acknowledging { correlation: CorrelationId, entity: EntityId, deleted: bool, next: Next },
+}
+
+/// The message that will answer an acknowledgement.
+pub(super) enum Next {
+    None,
+    Reading { action: ActionId },
+    Ready { sequence: Sequence, timestamp: UnixTime, quota: bool, message: StoredMessage },
+}
+
+impl Next {
+    pub(super) fn is_read_by(&self, by: ActionId) -> bool {
+        matches!(self, Self::Reading { action, .. } if *action == by)
+    }
+}
+
+/// A recipient that takes messages one by one.
+pub(super) struct Getter {
+    pub(super) connection: ConnectionId,
+    /// What it was given and has not acknowledged.
+    pub(super) delivered: Option<(Sequence, Id)>,
+}
+
+impl Queue {
+    pub(super) fn reference(&self, slot: u32) -> QueueRef {
+        QueueRef { slot, number: self.number }
+    }
+
+    pub(super) fn activity_mut(&mut self) -> &mut Activity {
+        self.activity.get_or_insert_default()
+    }
+
+    /// Gives up what is not needed any more.
+    pub(super) fn rest(&mut self) {
+        if self.activity.as_ref().is_some_and(|activity| activity.is_idle()) {
+            self.activity = None;
+        }
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.activity.as_ref().map_or(0, |activity| activity.messages.len())
+    }
+
+    /// The oldest message, when it may be read.
+    pub(super) fn head(&self) -> Option<Waiting> {
+        self.activity.as_ref()?.messages.front().copied().filter(|head| head.stored)
+    }
+}
+
+impl Activity {
+    fn is_idle(&self) -> bool {
+        self.messages.is_empty()
+            && !self.in_calendar
+            && self.subscription.is_none()
+            && self.getters.is_empty()
+            && self.notifier.is_none()
+            && self.notifications.is_empty()
+    }
+
+    /// Takes a message out; `None` when it is not there any more.
+    pub(super) fn remove_message(&mut self, sequence: Sequence) -> Option<Waiting> {
+        let place = self.messages.binary_search_by_key(&sequence, |waiting| waiting.sequence).ok()?;
+        self.messages.remove(place)
+    }
+
+    pub(super) fn getter(&mut self, connection: ConnectionId) -> Option<&mut Getter> {
+        self.getters.iter_mut().find(|getter| getter.connection == connection)
+    }
+
+    pub(super) fn is_subscribed(&self, connection: ConnectionId) -> bool {
+        self.subscription.as_ref().is_some_and(|subscription| subscription.connection == connection)
+    }
+}
+
+/// All queues.
+pub(super) struct Queues {
+    chunks: Vec<Box<[Option<Queue>]>>,
+    free: Vec<u32>,
+    used: u32,
+    key: HashKey,
+    recipients: IdTable,
+    senders: IdTable,
+    notifiers: IdTable,
+}
+
+impl Queues {
+    pub(super) fn new(key: HashKey) -> Self {
+        Self {
+            chunks: Vec::new(),
+            free: Vec::new(),
+            used: 0,
+            key,
+            recipients: IdTable::default(),
+            senders: IdTable::default(),
+            notifiers: IdTable::default(),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.recipients.len()
+    }
+
+    pub(super) fn get(&self, slot: u32) -> Option<&Queue> {
+        slot_in(&self.chunks, slot)
+    }
+
+    pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut Queue> {
+        let slot = slot as usize;
+        self.chunks.get_mut(slot / CHUNK)?.get_mut(slot % CHUNK)?.as_mut()
+    }
+
+    /// The queue, if it still is the same.
+    pub(super) fn at(&mut self, at: QueueRef) -> Option<&mut Queue> {
+        self.get_mut(at.slot).filter(|queue| queue.number == at.number)
+    }
+
+    pub(super) fn by_recipient(&self, id: &Id) -> Option<u32> {
+        self.recipients
+            .find(&self.key, id, |slot| slot_in(&self.chunks, slot).map(|queue| &queue.record.recipient))
+    }
+
+    pub(super) fn by_sender(&self, id: &Id) -> Option<u32> {
+        self.senders.find(&self.key, id, |slot| slot_in(&self.chunks, slot).map(|queue| &queue.record.sender))
+    }
+
+    pub(super) fn by_notifier(&self, id: &Id) -> Option<u32> {
+        self.notifiers.find(&self.key, id, |slot| notifier_in(&self.chunks, slot))
+    }
+
+    /// Whether any queue has this id, in whatever role.
+    pub(super) fn knows(&self, id: &Id) -> bool {
+        self.by_recipient(id).is_some() || self.by_sender(id).is_some() || self.by_notifier(id).is_some()
+    }
+
+    /// Adds a queue whose ids no other queue has.
+    pub(super) fn insert(&mut self, queue: Queue) -> QueueRef {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            let slot = self.used;
+            self.used += 1;
+            if slot as usize / CHUNK >= self.chunks.len() {
+                self.chunks.push((0..CHUNK).map(|_| None).collect());
+            }
+            slot
+        });
+        let number = queue.number;
+        let (recipient, sender) = (queue.record.recipient, queue.record.sender);
+        let notifier = queue.record.notifier.as_ref().map(|notifier| notifier.notifier);
+        if let Some(place) =
+            self.chunks.get_mut(slot as usize / CHUNK).and_then(|c| c.get_mut(slot as usize % CHUNK))
+        {
+            *place = Some(queue);
+        }
+        let chunks = &self.chunks;
+        self.recipients
+            .insert(&self.key, &recipient, slot, |slot| slot_in(chunks, slot).map(|q| &q.record.recipient));
+        self.senders.insert(&self.key, &sender, slot, |slot| slot_in(chunks, slot).map(|q| &q.record.sender));
+        if let Some(notifier) = notifier {
+            self.notifiers.insert(&self.key, &notifier, slot, |slot| notifier_in(chunks, slot));
+        }
+        QueueRef { slot, number }
+    }
+
+    /// Takes a queue out.
+    pub(super) fn remove(&mut self, slot: u32) -> Option<Queue> {
+        let queue = self.chunks.get_mut(slot as usize / CHUNK)?.get_mut(slot as usize % CHUNK)?.take()?;
+        self.recipients.remove(&self.key, &queue.record.recipient, slot);
+        self.senders.remove(&self.key, &queue.record.sender, slot);
+        if let Some(notifier) = &queue.record.notifier {
+            self.notifiers.remove(&self.key, &notifier.notifier, slot);
+        }
+        self.free.push(slot);
+        Some(queue)
+    }
+
+    /// Replaces a queue's record; recipient and sender id stay what they are.
+    pub(super) fn replace_record(&mut self, slot: u32, record: QueueRecord) {
+        let key = self.key;
+        let Some(queue) = self.get_mut(slot) else { return };
+        let notifier_of = |record: &QueueRecord| record.notifier.as_ref().map(|notifier| notifier.notifier);
+        let (before, after) = (notifier_of(&queue.record), notifier_of(&record));
+        queue.record = record;
+        if before != after {
+            if let Some(before) = before {
+                self.notifiers.remove(&key, &before, slot);
+            }
+            if let Some(after) = after {
+                let chunks = &self.chunks;
+                self.notifiers.insert(&key, &after, slot, |slot| notifier_in(chunks, slot));
+            }
+        }
+    }
+
+    /// All queues in the order of their slots: for digests and checks, never while serving.
+    pub(super) fn all(&self) -> impl Iterator<Item = (u32, &Queue)> {
+        (0..self.used).filter_map(|slot| Some((slot, self.get(slot)?)))
+    }
+
+    pub(super) fn notifier_count(&self) -> usize {
+        self.notifiers.len()
+    }
+
+    pub(super) fn sender_count(&self) -> usize {
+        self.senders.len()
+    }
+}
+
+fn slot_in(chunks: &[Box<[Option<Queue>]>], slot: u32) -> Option<&Queue> {
+    let slot = slot as usize;
+    chunks.get(slot / CHUNK)?.get(slot % CHUNK)?.as_ref()
+}
+
+fn notifier_in(chunks: &[Box<[Option<Queue>]>], slot: u32) -> Option<&Id> {
+    slot_in(chunks, slot)?.record.notifier.as_ref().map(|notifier| &notifier.notifier)
+}
