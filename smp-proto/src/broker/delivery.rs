@@ -160,7 +160,7 @@ impl Broker {
         if let Some(subscription) =
             self.queues.at(at).and_then(|queue| queue.activity.as_mut()).and_then(|a| a.subscription.as_mut())
         {
-            subscription.delivery = Delivering::Reading { action, sequence };
+            subscription.delivery = Delivering::Reading { action };
         }
     }
 

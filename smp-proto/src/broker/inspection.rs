@@ -68,7 +68,7 @@ impl Broker {
                 match &subscription.delivery {
                     Delivering::Idle => digest.update([0]),
                     Delivering::Queued => digest.update([1]),
-                    Delivering::Reading { sequence, .. } => digest.update([2, sequence.0 as u8]),
+                    Delivering::Reading { action } => digest.update(action.0.to_be_bytes()),
                     Delivering::Sent { id, .. } => digest.update(id),
                     Delivering::Acknowledging { correlation, .. } => digest.update(correlation.as_bytes()),
                 }
