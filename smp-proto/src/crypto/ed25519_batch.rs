@@ -1,4 +1,4 @@
-//! Many Ed25519 signatures in one equation: half the work of checking them one by one (20 µs against 36 µs at 64).
+//! Many Ed25519 signatures in one equation: 25 µs each at 64, against 43 µs one by one.
 //!
 //! Each signature `(R, s)` of `M` under `A` satisfies `sB = R + H(R‖A‖M)A`. The sum of all these equations, each multiplied
 //! by its own random 128-bit factor, holds for valid signatures, and with negligible probability otherwise (but for parts
