@@ -14,7 +14,9 @@
 //! ```
 
 mod blocks;
+pub mod client;
 pub mod close;
+pub mod credential;
 pub mod facts;
 pub mod identity;
 pub mod outgoing;
@@ -26,5 +28,6 @@ mod verification;
 
 pub use blocks::OpenedBlock;
 pub use close::{CloseReason, Misuse, SessionError};
+pub use credential::AuthSecret;
 pub use facts::{SessionId, TransportFacts};
 pub use verification::VerifiedChunk;

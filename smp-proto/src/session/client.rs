@@ -1,0 +1,595 @@
+//! A client's side of one connection: it checks whom it talks to, then sends commands and reads responses.
+//!
+//! Inputs: [`ClientSession::receive`] (blocks), [`ClientSession::handle_timeout`]. Outputs:
+//! [`ClientSession::take_handshake_block`], [`Responses`], and the blocks that [`ClientSession::seal`] fills. Which commands
+//! are on their way is not its business: that is the [`client`](crate::client)'s.
+//!
+//! Three checks must all pass before anything is said: the relay's session id is that of the TLS connection; the second
+//! certificate, in TLS and in the hello, has the address's fingerprint; the relay's session key is signed with the key of
+//! the TLS leaf certificate.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use bytes::BytesMut;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::blocks::{BlockProtection, OpenedBlock, handshake_block};
+use super::close::{CloseReason, Misuse, SessionError};
+use super::credential::AuthSecret;
+use super::facts::TransportFacts;
+use super::shared_secrets::SharedSecrets;
+use crate::crypto::certificates::{self, ChainRoles};
+use crate::crypto::chain_keys::InitialChainKeys;
+use crate::crypto::signed_key::SignedKey;
+use crate::crypto::{Provider, SharedSecret, authenticator, signatures};
+use crate::entropy::Entropy;
+use crate::keys::{PublicKey, X25519Public, X25519Secret};
+use crate::time::{Duration, Instant, Now};
+use crate::wire::block::{BLOCK_LENGTH, plain_content};
+use crate::wire::command::Command;
+use crate::wire::hello::{ClientHello, ServerHello};
+use crate::wire::primitives::{Full, SliceWriter};
+use crate::wire::response::Response;
+use crate::wire::transmission::{
+    Authorization, Batch, BatchWriter, Malformed, SessionLayout, Transmission, write_head,
+};
+use crate::wire::version::{Version, VersionRange};
+use crate::wire::{CorrelationId, EntityId};
+
+/// What a client wants of a connection.
+#[derive(Clone)]
+pub struct ClientSessionConfig {
+    /// The fingerprint in the relay's address: 32 bytes, or nobody has it.
+    pub fingerprint: Vec<u8>,
+    /// The versions that this client speaks.
+    pub versions: VersionRange,
+    /// Whether a key is sent from v7 on, as every current client does: without it there is no block encryption.
+    pub sends_key: bool,
+    /// Whether this client is a relay that forwards the commands of others (WIRE-FACTS 6, 10).
+    pub proxy: bool,
+    /// The primitives.
+    pub provider: &'static dyn Provider,
+    /// How long the relay may take for its hello.
+    pub handshake_time_limit: Duration,
+    /// How many shared secrets of authenticators a session remembers, at 100 bytes each.
+    pub remembered_authenticators: usize,
+}
+
+impl ClientSessionConfig {
+    /// The versions that a client speaks unless configured otherwise: 6 to 18.
+    pub const SPOKEN: VersionRange = VersionRange::between(Version::OLDEST, Version::BLOCKED_NOTICE);
+
+    /// The usual configuration for the relay with this fingerprint.
+    #[must_use]
+    pub const fn new(fingerprint: Vec<u8>, provider: &'static dyn Provider) -> Self {
+        Self {
+            fingerprint,
+            versions: Self::SPOKEN,
+            sends_key: true,
+            proxy: false,
+            provider,
+            handshake_time_limit: Duration::from_secs(30),
+            remembered_authenticators: 64,
+        }
+    }
+}
+
+impl core::fmt::Debug for ClientSessionConfig {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        formatter
+            .debug_struct("ClientSessionConfig")
+            .field("versions", &self.versions)
+            .field("sends_key", &self.sends_key)
+            .field("proxy", &self.proxy)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A client's side of one connection.
+pub struct ClientSession {
+    config: Arc<ClientSessionConfig>,
+    facts: TransportFacts,
+    secret: Option<X25519Secret>,
+    authenticators: SharedSecrets,
+    state: State,
+    handshake_output: Option<BytesMut>,
+    last_activity: Instant,
+}
+
+enum State {
+    AwaitingHello { deadline: Instant },
+    Established(Established),
+    Ended(CloseReason),
+}
+
+struct Established {
+    version: Version,
+    protection: BlockProtection,
+    relay_key: Option<X25519Public>,
+    hello_secret: Option<SharedSecret>,
+}
+
+/// What became of a received block.
+#[derive(Debug)]
+pub enum Received {
+    /// It was the relay's hello: the session is established at this version, and its own hello waits in
+    /// [`ClientSession::take_handshake_block`].
+    Established(Version),
+    /// It has responses.
+    Responses(OpenedBlock),
+}
+
+/// What was found in a hello that passed every check.
+struct CheckedHello {
+    version: Version,
+    relay_key: Option<X25519Public>,
+}
+
+impl ClientSession {
+    /// A session on a new connection.
+    #[must_use]
+    pub fn new(
+        config: &Arc<ClientSessionConfig>,
+        facts: TransportFacts,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Self {
+        Self {
+            config: Arc::clone(config),
+            facts,
+            secret: config.sends_key.then(|| X25519Secret::generate(entropy)),
+            authenticators: SharedSecrets::new(config.remembered_authenticators),
+            state: State::AwaitingHello { deadline: now.instant + config.handshake_time_limit },
+            handshake_output: None,
+            last_activity: now.instant,
+        }
+    }
+
+    /// The client's hello, once the relay's has come.
+    #[must_use]
+    pub const fn take_handshake_block(&mut self) -> Option<BytesMut> {
+        self.handshake_output.take()
+    }
+
+    /// Takes a block of 16,384 bytes, decrypting it in place.
+    ///
+    /// # Errors
+    /// [`SessionError::Close`] when the session has ended, [`SessionError::Misuse`] when the driver is wrong.
+    pub fn receive(&mut self, block: BytesMut, now: Now) -> Result<Received, SessionError> {
+        if block.len() != BLOCK_LENGTH {
+            return Err(Misuse::BlockLength(block.len()).into());
+        }
+        self.last_activity = self.last_activity.max(now.instant);
+        let received = match &mut self.state {
+            State::AwaitingHello { deadline } if *deadline <= now.instant => {
+                Err(CloseReason::HandshakeTimeout.into())
+            }
+            State::AwaitingHello { .. } => self.receive_hello(&block).map_err(SessionError::Close),
+            State::Established(established) => {
+                established.protection.open(self.config.provider, block).map(Received::Responses)
+            }
+            State::Ended(_) => return Err(Misuse::Ended.into()),
+        };
+        if let Err(SessionError::Close(reason)) = received {
+            self.end(reason);
+        }
+        received
+    }
+
+    fn receive_hello(&mut self, block: &[u8]) -> Result<Received, CloseReason> {
+        let hello =
+            plain_content(block).and_then(ServerHello::decode).ok_or(CloseReason::HelloUnreadable)?;
+        let CheckedHello { version, relay_key } = self.check(&hello)?;
+        let provider = self.config.provider;
+        let own_key = self.secret.as_ref().map(|secret| provider.x25519_public(secret));
+        let reply = ClientHello {
+            version,
+            fingerprint: &self.config.fingerprint,
+            key: own_key,
+            proxy: self.config.proxy,
+            service: None,
+        };
+        // Only a fingerprint of more than 255 bytes would not fit, and no certificate has such a one.
+        self.handshake_output =
+            Some(handshake_block(|out| reply.encode(out)).ok_or(CloseReason::WrongRelayFound)?);
+        let hello_secret = match (&self.secret, &relay_key) {
+            (Some(secret), Some(key)) => Some(SharedSecret::agree(provider, secret, key)),
+            _ => None,
+        };
+        let protection = match &hello_secret {
+            Some(secret) if version >= Version::BLOCK_ENCRYPTION && !self.config.proxy => {
+                let keys = InitialChainKeys::new(provider, self.facts.session_id.as_bytes(), secret);
+                BlockProtection::Encrypted { sending: keys.client_sends, receiving: keys.server_sends }
+            }
+            _ => BlockProtection::Padded,
+        };
+        self.state = State::Established(Established { version, protection, relay_key, hello_secret });
+        Ok(Received::Established(version))
+    }
+
+    /// All checks of a hello, in the order of the reference.
+    fn check(&self, hello: &ServerHello<'_>) -> Result<CheckedHello, CloseReason> {
+        if !bool::from(hello.session.ct_eq(self.facts.session_id.as_bytes())) {
+            return Err(CloseReason::WrongSession);
+        }
+        let mut wanted = self.config.versions;
+        if self.config.proxy && hello.versions.max() < Version::PROXY_FLAG {
+            // Such a relay cannot be told that this is a proxy, and would encrypt blocks (WIRE-FACTS 6).
+            let below = VersionRange::new(wanted.min(), wanted.max().min(Version::DELETED_EVENT));
+            wanted = below.ok_or(CloseReason::NoCommonVersion { offered: hello.versions, wanted })?;
+        }
+        let version = hello
+            .versions
+            .intersection(wanted)
+            .ok_or(CloseReason::NoCommonVersion { offered: hello.versions, wanted })?
+            .max();
+        let chain: heapless::Vec<&[u8], 4> = self.facts.peer_chain.iter().map(Vec::as_slice).take(4).collect();
+        let leaf = self.check_chain(&chain, self.facts.peer_chain.len())?;
+        let Some((certificates, signed_key)) = &hello.authentication else {
+            return Ok(CheckedHello { version, relay_key: None });
+        };
+        let chain: heapless::Vec<&[u8], 4> = certificates.certificates().take(4).collect();
+        self.check_chain(&chain, certificates.len())?;
+        let signer = certificates::public_key(leaf).ok_or(CloseReason::KeyNotVerified)?;
+        let signed = SignedKey::from_der(signed_key.0).ok_or(CloseReason::KeyNotVerified)?;
+        match signed.key {
+            PublicKey::X25519(key) if signed.verify(self.config.provider, &signer) => {
+                Ok(CheckedHello { version, relay_key: Some(key) })
+            }
+            _ => Err(CloseReason::KeyNotVerified),
+        }
+    }
+
+    /// The leaf of a chain whose identity has the wanted fingerprint.
+    fn check_chain<'c>(&self, chain: &[&'c [u8]], length: usize) -> Result<&'c [u8], CloseReason> {
+        match ChainRoles::of(chain) {
+            Ok(ChainRoles::Chain { leaf, identity, .. })
+                if length == chain.len()
+                    && bool::from(
+                        certificates::fingerprint(identity).as_slice().ct_eq(&self.config.fingerprint),
+                    ) =>
+            {
+                Ok(leaf)
+            }
+            _ => Err(CloseReason::WrongRelayFound),
+        }
+    }
+
+    /// The responses in a block that this session received.
+    #[must_use]
+    pub fn responses<'s, 'b>(&'s self, block: &'b OpenedBlock) -> Responses<'s, 'b> {
+        let batch = Batch::parse(block.content());
+        let version = self.version().unwrap_or(Version::OLDEST);
+        let layout = SessionLayout { version, session: self.facts.session_id.as_bytes() };
+        Responses { unreadable: batch.is_none(), batch, layout }
+    }
+
+    /// Fills a block with the commands that `fill` adds, and completes it. False, and nothing to send, when it adds
+    /// none.
+    ///
+    /// # Errors
+    /// [`Misuse`] when the session is not established.
+    pub fn seal(
+        &mut self,
+        block: &mut [u8; BLOCK_LENGTH],
+        now: Now,
+        fill: impl FnOnce(&mut CommandWriter<'_>),
+    ) -> Result<bool, Misuse> {
+        let established = match &mut self.state {
+            State::Established(established) => established,
+            State::AwaitingHello { .. } => return Err(Misuse::NotEstablished),
+            State::Ended(_) => return Err(Misuse::Ended),
+        };
+        let provider = self.config.provider;
+        let offset = established.protection.content_offset();
+        let content = block.get_mut(offset..).unwrap_or_default();
+        let Ok(batch) = BatchWriter::new(content) else { return Ok(false) };
+        let mut writer = CommandWriter {
+            batch,
+            layout: SessionLayout {
+                version: established.version,
+                session: self.facts.session_id.as_bytes(),
+            },
+            authorizer: Authorizer {
+                provider,
+                session: self.facts.session_id.prefixed(),
+                relay_key: established.relay_key,
+                remembered: &mut self.authenticators,
+            },
+        };
+        fill(&mut writer);
+        if writer.batch.count() == 0 {
+            return Ok(false);
+        }
+        let length = writer.batch.finish();
+        established.protection.seal(provider, block, length);
+        self.last_activity = self.last_activity.max(now.instant);
+        Ok(true)
+    }
+
+    /// Ends a session whose handshake takes too long.
+    ///
+    /// # Errors
+    /// The reason, once; the connection is then closed.
+    pub fn handle_timeout(&mut self, now: Now) -> Result<(), CloseReason> {
+        match self.state {
+            State::AwaitingHello { deadline } if deadline <= now.instant => {
+                self.end(CloseReason::HandshakeTimeout);
+                Err(CloseReason::HandshakeTimeout)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) should be called.
+    #[must_use]
+    pub const fn next_deadline(&self) -> Option<Instant> {
+        match self.state {
+            State::AwaitingHello { deadline } => Some(deadline),
+            _ => None,
+        }
+    }
+
+    /// When a block was received or sealed last.
+    #[must_use]
+    pub const fn last_activity(&self) -> Instant {
+        self.last_activity
+    }
+
+    /// The version of the session, once established.
+    #[must_use]
+    pub const fn version(&self) -> Option<Version> {
+        match &self.state {
+            State::Established(established) => Some(established.version),
+            _ => None,
+        }
+    }
+
+    /// Why the session ended, if it has.
+    #[must_use]
+    pub const fn close_reason(&self) -> Option<CloseReason> {
+        match self.state {
+            State::Ended(reason) => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// Whether blocks are encrypted.
+    #[must_use]
+    pub const fn encrypts_blocks(&self) -> bool {
+        matches!(
+            &self.state,
+            State::Established(Established { protection: BlockProtection::Encrypted { .. }, .. })
+        )
+    }
+
+    /// The relay's key in its hello, verified. Without it, X25519 keys cannot authorize.
+    #[must_use]
+    pub const fn relay_key(&self) -> Option<&X25519Public> {
+        match &self.state {
+            State::Established(established) => established.relay_key.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// The secret of the two hello keys, for forwarding as a proxy.
+    #[must_use]
+    pub const fn hello_secret(&self) -> Option<&SharedSecret> {
+        match &self.state {
+            State::Established(established) => established.hello_secret.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// The transport's facts.
+    #[must_use]
+    pub const fn facts(&self) -> &TransportFacts {
+        &self.facts
+    }
+
+    /// A digest of everything that decides what this session does next: equal after equal inputs.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        let mut digest = Sha256::new();
+        digest.update(self.facts.session_id.prefixed());
+        digest.update(self.last_activity.as_micros().to_be_bytes());
+        if let Some(secret) = &self.secret {
+            digest.update(Sha256::digest(secret.as_bytes()));
+        }
+        match &self.state {
+            State::AwaitingHello { deadline } => {
+                digest.update([0]);
+                digest.update(deadline.as_micros().to_be_bytes());
+            }
+            State::Established(established) => {
+                digest.update([1]);
+                digest.update(established.version.0.to_be_bytes());
+                if let BlockProtection::Encrypted { sending, receiving } = &established.protection {
+                    digest.update(Sha256::digest(sending.as_bytes()));
+                    digest.update(Sha256::digest(receiving.as_bytes()));
+                }
+            }
+            State::Ended(_) => digest.update([2]),
+        }
+        digest.finalize().into()
+    }
+
+    fn end(&mut self, reason: CloseReason) {
+        self.state = State::Ended(reason);
+        self.handshake_output = None;
+        self.authenticators.clear();
+    }
+}
+
+impl core::fmt::Debug for ClientSession {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let state = match &self.state {
+            State::AwaitingHello { .. } => "awaiting hello",
+            State::Established(_) => "established",
+            State::Ended(_) => "ended",
+        };
+        formatter
+            .debug_struct("ClientSession")
+            .field("state", &state)
+            .field("version", &self.version())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The responses of one block, in order.
+#[derive(Debug)]
+pub struct Responses<'s, 'b> {
+    batch: Option<Batch<'b>>,
+    unreadable: bool,
+    layout: SessionLayout<'s>,
+}
+
+impl<'b> Iterator for Responses<'_, 'b> {
+    type Item = Result<Transmission<'b, Response<'b>>, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match &mut self.batch {
+            Some(batch) => {
+                batch.next().map(|bytes| Transmission::decode_response(bytes, self.layout))
+            }
+            None => core::mem::take(&mut self.unreadable).then_some(Err(Malformed::UNREADABLE)),
+        }
+    }
+}
+
+/// Why a command was not added to a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddError {
+    /// The block is full: add it to the next one.
+    BlockFull,
+    /// It fits in no block.
+    TooLarge,
+    /// It is to be authorized with an X25519 key, but the relay gave no key in its hello: its version is below 7.
+    NoRelayKey,
+}
+
+impl core::fmt::Display for AddError {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        formatter.write_str(match self {
+            Self::BlockFull => "the block is full: the command must go into the next one",
+            Self::TooLarge => "the command is larger than a block",
+            Self::NoRelayKey => {
+                "the relay gave no key, so that an X25519 key cannot authorize: an Ed25519 key is needed"
+            }
+        })
+    }
+}
+
+impl core::error::Error for AddError {}
+
+impl From<Full> for AddError {
+    fn from(_: Full) -> Self {
+        Self::BlockFull
+    }
+}
+
+/// Adds commands to a block.
+pub struct CommandWriter<'a> {
+    batch: BatchWriter<'a>,
+    layout: SessionLayout<'a>,
+    authorizer: Authorizer<'a>,
+}
+
+impl core::fmt::Debug for CommandWriter<'_> {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(formatter, "CommandWriter({} commands)", self.batch.count())
+    }
+}
+
+impl CommandWriter<'_> {
+    /// Encodes a command in the block, and authorizes it there.
+    ///
+    /// # Errors
+    /// [`AddError`]; the block is then as it was before.
+    pub fn add(
+        &mut self,
+        correlation: &CorrelationId,
+        entity: &EntityId,
+        command: &Command<'_>,
+        key: Option<&AuthSecret>,
+    ) -> Result<(), AddError> {
+        let (layout, authorizer) = (self.layout, &mut self.authorizer);
+        let added = self.batch.add(|out| {
+            write_transmission(out, layout, authorizer, correlation, entity, command, key)
+        });
+        match added {
+            Err(AddError::BlockFull) if self.batch.count() == 0 => Err(AddError::TooLarge),
+            other => other,
+        }
+    }
+}
+
+fn write_transmission(
+    out: &mut SliceWriter<'_>,
+    layout: SessionLayout<'_>,
+    authorizer: &mut Authorizer<'_>,
+    correlation: &CorrelationId,
+    entity: &EntityId,
+    command: &Command<'_>,
+    key: Option<&AuthSecret>,
+) -> Result<(), AddError> {
+    let room = [0; 114];
+    let length = key.map_or(0, AuthSecret::authorization_length);
+    let placeholder =
+        room.get(..length).and_then(Authorization::of_length).unwrap_or(Authorization::None);
+    let start = out.written();
+    write_head(placeholder, None, layout, correlation, entity, out)?;
+    command.encode(layout.version, out)?;
+    let Some(key) = key else { return Ok(()) };
+    let mut signed = start + 1 + length;
+    if layout.version >= Version::SERVICES {
+        signed += 1;
+    }
+    if layout.version < Version::IMPLIED_SESSION {
+        signed += 1 + layout.session.len();
+    }
+    authorizer.authorize(key, correlation, start + 1, signed, out)
+}
+
+/// Makes authorizations.
+struct Authorizer<'s> {
+    provider: &'static dyn Provider,
+    /// A length byte and the session id.
+    session: &'s [u8],
+    relay_key: Option<X25519Public>,
+    remembered: &'s mut SharedSecrets,
+}
+
+impl Authorizer<'_> {
+    /// Authorizes what was written from `signed` on, and writes the authorization at `place`.
+    fn authorize(
+        &mut self,
+        key: &AuthSecret,
+        correlation: &CorrelationId,
+        place: usize,
+        signed: usize,
+        out: &mut SliceWriter<'_>,
+    ) -> Result<(), AddError> {
+        let authorized: [&[u8]; 2] = [self.session, out.written_since(signed)];
+        match key {
+            AuthSecret::Ed25519(key) => {
+                let signature = self.provider.ed25519_sign(key, &authorized);
+                out.overwrite(place, &signature)?;
+            }
+            AuthSecret::Ed448(key) => {
+                let signature = signatures::ed448_sign(key, &authorized);
+                out.overwrite(place, &signature)?;
+            }
+            AuthSecret::X25519(key) => {
+                let relay_key = self.relay_key.as_ref().ok_or(AddError::NoRelayKey)?;
+                let box_key = self.remembered.agree(self.provider, key, relay_key);
+                let made =
+                    authenticator::create(self.provider, &box_key, correlation.as_bytes(), &authorized);
+                out.overwrite(place, &made)?;
+            }
+        }
+        Ok(())
+    }
+}
