@@ -1,4 +1,5 @@
 //! Black-box tests.
 
+pub mod sessions;
 pub mod vectors;
 pub mod wire_json;

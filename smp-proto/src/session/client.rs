@@ -179,8 +179,7 @@ impl ClientSession {
     }
 
     fn receive_hello(&mut self, block: &[u8]) -> Result<Received, CloseReason> {
-        let hello =
-            plain_content(block).and_then(ServerHello::decode).ok_or(CloseReason::HelloUnreadable)?;
+        let hello = plain_content(block).and_then(ServerHello::decode).ok_or(CloseReason::HelloUnreadable)?;
         let CheckedHello { version, relay_key } = self.check(&hello)?;
         let provider = self.config.provider;
         let own_key = self.secret.as_ref().map(|secret| provider.x25519_public(secret));
@@ -225,7 +224,8 @@ impl ClientSession {
             .intersection(wanted)
             .ok_or(CloseReason::NoCommonVersion { offered: hello.versions, wanted })?
             .max();
-        let chain: heapless::Vec<&[u8], 4> = self.facts.peer_chain.iter().map(Vec::as_slice).take(4).collect();
+        let chain: heapless::Vec<&[u8], 4> =
+            self.facts.peer_chain.iter().map(Vec::as_slice).take(4).collect();
         let leaf = self.check_chain(&chain, self.facts.peer_chain.len())?;
         let Some((certificates, signed_key)) = &hello.authentication else {
             return Ok(CheckedHello { version, relay_key: None });
@@ -288,10 +288,7 @@ impl ClientSession {
         let Ok(batch) = BatchWriter::new(content) else { return Ok(false) };
         let mut writer = CommandWriter {
             batch,
-            layout: SessionLayout {
-                version: established.version,
-                session: self.facts.session_id.as_bytes(),
-            },
+            layout: SessionLayout { version: established.version, session: self.facts.session_id.as_bytes() },
             authorizer: Authorizer {
                 provider,
                 session: self.facts.session_id.prefixed(),
@@ -451,9 +448,7 @@ impl<'b> Iterator for Responses<'_, 'b> {
 
     fn next(&mut self) -> Option<Self::Item> {
         match &mut self.batch {
-            Some(batch) => {
-                batch.next().map(|bytes| Transmission::decode_response(bytes, self.layout))
-            }
+            Some(batch) => batch.next().map(|bytes| Transmission::decode_response(bytes, self.layout)),
             None => core::mem::take(&mut self.unreadable).then_some(Err(Malformed::UNREADABLE)),
         }
     }
@@ -516,9 +511,9 @@ impl CommandWriter<'_> {
         key: Option<&AuthSecret>,
     ) -> Result<(), AddError> {
         let (layout, authorizer) = (self.layout, &mut self.authorizer);
-        let added = self.batch.add(|out| {
-            write_transmission(out, layout, authorizer, correlation, entity, command, key)
-        });
+        let added = self
+            .batch
+            .add(|out| write_transmission(out, layout, authorizer, correlation, entity, command, key));
         match added {
             Err(AddError::BlockFull) if self.batch.count() == 0 => Err(AddError::TooLarge),
             other => other,
@@ -537,8 +532,7 @@ fn write_transmission(
 ) -> Result<(), AddError> {
     let room = [0; 114];
     let length = key.map_or(0, AuthSecret::authorization_length);
-    let placeholder =
-        room.get(..length).and_then(Authorization::of_length).unwrap_or(Authorization::None);
+    let placeholder = room.get(..length).and_then(Authorization::of_length).unwrap_or(Authorization::None);
     let start = out.written();
     write_head(placeholder, None, layout, correlation, entity, out)?;
     command.encode(layout.version, out)?;
