@@ -6,6 +6,7 @@ pub mod broker;
 pub mod crypto;
 pub mod entropy;
 pub mod keys;
+pub mod server;
 pub mod session;
 pub mod time;
 pub mod wire;

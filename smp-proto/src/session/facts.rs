@@ -3,7 +3,7 @@
 //! The session itself knows no TLS: whatever carries blocks of 16,384 bytes and can say these three things will do
 //! (a WebSocket inside TLS, a test).
 
-use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 /// What binds commands to one connection: the TLS `Finished` of the client, 32 bytes in TLS 1.3 and 12 in TLS 1.2
@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 #[derive(Clone, PartialEq, Eq)]
 pub struct SessionId {
     /// A length byte and the id: the start of everything that is signed.
-    prefixed: Box<[u8]>,
+    prefixed: Arc<[u8]>,
 }
 
 impl SessionId {
@@ -22,7 +22,7 @@ impl SessionId {
         let mut prefixed = Vec::with_capacity(1 + bytes.len());
         prefixed.push(length);
         prefixed.extend_from_slice(bytes);
-        Some(Self { prefixed: prefixed.into_boxed_slice() })
+        Some(Self { prefixed: prefixed.into() })
     }
 
     /// The id.
@@ -33,7 +33,7 @@ impl SessionId {
 
     /// A length byte and the id, as they begin what is signed (`authorized` of WIRE-FACTS 4.8).
     #[must_use]
-    pub const fn prefixed(&self) -> &[u8] {
+    pub fn prefixed(&self) -> &[u8] {
         &self.prefixed
     }
 }

@@ -23,7 +23,7 @@ use subtle::ConstantTimeEq;
 
 use super::blocks::{BlockProtection, OpenedBlock, handshake_block};
 use super::close::{CloseReason, Misuse, SessionError};
-use super::facts::TransportFacts;
+use super::facts::{SessionId, TransportFacts};
 use super::identity::{ServerIdentity, SigningFailed};
 use super::request::{Authority, Request};
 use super::shared_secrets::SharedSecrets;
@@ -271,14 +271,13 @@ impl ServerSession {
 
     /// The requests in a block that this session received.
     #[must_use]
-    pub fn parse<'s, 'b>(&'s self, block: &'b OpenedBlock) -> Requests<'s, 'b> {
+    pub fn parse<'b>(&self, block: &'b OpenedBlock) -> Requests<'b> {
         let (batch, unreadable) = match Batch::parse(block.content()) {
             Some(batch) => (Some(batch), false),
             None => (None, true),
         };
         let version = self.version().unwrap_or(Version::OLDEST);
-        let layout = SessionLayout { version, session: self.facts.session_id.as_bytes() };
-        Requests { batch, unreadable, layout }
+        Requests { batch, unreadable, version, session: self.facts.session_id.clone() }
     }
 
     /// Ends a session whose handshake takes too long.
@@ -425,13 +424,14 @@ impl core::fmt::Debug for ServerSession {
 
 /// The requests of one block, in order, read one after the other.
 #[derive(Debug)]
-pub struct Requests<'s, 'b> {
+pub struct Requests<'b> {
     batch: Option<Batch<'b>>,
     unreadable: bool,
-    layout: SessionLayout<'s>,
+    version: Version,
+    session: SessionId,
 }
 
-impl<'b> Requests<'_, 'b> {
+impl<'b> Requests<'b> {
     /// How many requests are left: for each of them there will be an answer.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -457,7 +457,7 @@ impl<'b> Requests<'_, 'b> {
     }
 }
 
-impl<'b> Iterator for Requests<'_, 'b> {
+impl<'b> Iterator for Requests<'b> {
     type Item = Request<'b>;
 
     fn next(&mut self) -> Option<Request<'b>> {
@@ -465,7 +465,8 @@ impl<'b> Iterator for Requests<'_, 'b> {
             return core::mem::take(&mut self.unreadable).then(|| malformed(Malformed::UNREADABLE));
         };
         let bytes = batch.next()?;
-        Some(match Transmission::decode_command(bytes, self.layout) {
+        let layout = SessionLayout { version: self.version, session: self.session.as_bytes() };
+        Some(match Transmission::decode_command(bytes, layout) {
             Ok(transmission) => Request::Command { transmission, authority: Authority::NotLookedUp },
             Err(error) => malformed(error),
         })

@@ -1,0 +1,403 @@
+//! A whole relay behind one facade: the broker and the sessions of its connections, for drivers with one thread and for
+//! simulations.
+//!
+//! A driver with several threads holds a [`Broker`] in a lock and gives every connection its own
+//! [`ServerSession`], as `smp-runtime-std` does; this facade does the same steps one after another. It owns no socket,
+//! clock, disk or thread.
+//!
+//! # How to drive it
+//! ```text
+//!   a connection with TLS facts ──▶ connect          ┐
+//!   16,384 bytes of a connection ──▶ handle_block     ├─▶ poll_event    (may send: poll_block until None; closed)
+//!   storage's answers            ──▶ complete         │   poll_storage  (actions for storage)
+//!   next_deadline has come       ──▶ handle_timeout   ┘
+//!   the connection is gone       ──▶ disconnect
+//! ```
+//! Several inputs between two drains are fine. A block is handed in only while [`Server::wants_block`]: stopping to read
+//! is the back-pressure. The first page of the crate has a complete event loop.
+
+use alloc::collections::{BTreeSet, VecDeque};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use bytes::BytesMut;
+use sha2::{Digest, Sha256};
+
+use crate::broker::storage::{ActionId, Completion, StorageAction, StoredQueue};
+use crate::broker::{
+    Broker, BrokerConfig, ConnectionId, Inconsistency, RestoreError, Statistics, TooManyConnections,
+};
+use crate::entropy::Entropy;
+use crate::session::identity::SigningFailed;
+use crate::session::outgoing::Outgoing;
+use crate::session::server::{Received, ServerSession, ServerSessionConfig};
+use crate::session::{CloseReason, Misuse, OpenedBlock, SessionError, TransportFacts};
+use crate::time::{Duration, Instant, Now};
+use crate::wire::version::Version;
+
+/// What an operator decides about a relay.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// What all sessions have in common.
+    pub session: Arc<ServerSessionConfig>,
+    /// The rules of the broker.
+    pub broker: BrokerConfig,
+    /// After how long without any block a connection without subscriptions is closed; `None` = never. Deployed relays:
+    /// 21,600 s.
+    pub inactive_after: Option<Duration>,
+    /// How long a connection may leave what it is sent untaken.
+    pub write_time_limit: Duration,
+}
+
+impl ServerConfig {
+    /// The usual rules for a relay with this session configuration.
+    #[must_use]
+    pub fn new(session: ServerSessionConfig) -> Self {
+        Self {
+            session: Arc::new(session),
+            broker: BrokerConfig::default(),
+            inactive_after: Some(Duration::from_secs(21_600)),
+            write_time_limit: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Why a connection was not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectError {
+    /// There are as many as allowed.
+    TooManyConnections,
+    /// The relay's signer does not work.
+    Signing,
+}
+
+impl From<TooManyConnections> for ConnectError {
+    fn from(_: TooManyConnections) -> Self {
+        Self::TooManyConnections
+    }
+}
+
+impl From<SigningFailed> for ConnectError {
+    fn from(_: SigningFailed) -> Self {
+        Self::Signing
+    }
+}
+
+impl core::fmt::Display for ConnectError {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::TooManyConnections => TooManyConnections.fmt(formatter),
+            Self::Signing => SigningFailed.fmt(formatter),
+        }
+    }
+}
+
+impl core::error::Error for ConnectError {}
+
+/// Why the relay closes a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerCloseReason {
+    /// The client violated the protocol, or took too long for its hello.
+    Session(CloseReason),
+    /// Nothing happened on it for too long.
+    Inactive,
+    /// It does not take what it is sent.
+    SlowReader,
+}
+
+impl core::fmt::Display for ServerCloseReason {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Session(reason) => reason.fmt(formatter),
+            Self::Inactive => formatter.write_str("nothing happened on the connection for too long"),
+            Self::SlowReader => formatter.write_str("the client does not take what it is sent"),
+        }
+    }
+}
+
+/// What a driver is told.
+#[derive(Debug)]
+pub enum ServerEvent {
+    /// The connection has blocks to send: [`Server::poll_block`] until it gives none.
+    MaySend(ConnectionId),
+    /// The session is established.
+    Established(ConnectionId, Version),
+    /// The connection is to be closed, after this block, if there is one. It is forgotten already.
+    Closed(ConnectionId, ServerCloseReason, Option<BytesMut>),
+}
+
+struct Peer {
+    id: ConnectionId,
+    session: ServerSession,
+    outgoing: VecDeque<Outgoing>,
+    /// Since when something waits to be sent.
+    waiting_since: Option<Instant>,
+    /// Under what time the connection stands in `deadlines`.
+    deadline: Option<Instant>,
+}
+
+/// A relay. See the module's documentation.
+pub struct Server {
+    config: ServerConfig,
+    broker: Broker,
+    peers: Vec<Option<Peer>>,
+    deadlines: BTreeSet<(Instant, ConnectionId)>,
+    events: VecDeque<ServerEvent>,
+}
+
+impl Server {
+    /// A relay without queues.
+    #[must_use]
+    pub fn new(config: ServerConfig, entropy: &mut (impl Entropy + ?Sized)) -> Self {
+        let broker = Broker::new(config.broker.clone(), entropy);
+        Self { config, broker, peers: Vec::new(), deadlines: BTreeSet::new(), events: VecDeque::new() }
+    }
+
+    /// Takes over a stored queue, at start.
+    ///
+    /// # Errors
+    /// When storage holds what no relay has written.
+    pub fn restore(&mut self, stored: StoredQueue) -> Result<(), RestoreError> {
+        self.broker.restore(stored)
+    }
+
+    /// Accepts a connection whose transport is established. The server hello is its first block.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; the driver closes the connection.
+    pub fn connect(
+        &mut self,
+        facts: TransportFacts,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<ConnectionId, ConnectError> {
+        let session = ServerSession::new(&self.config.session, facts, now, entropy)?;
+        let id = self.broker.connect(now)?;
+        if self.peers.len() <= id.slot() {
+            self.peers.resize_with(id.slot() + 1, || None);
+        }
+        let peer =
+            Peer { id, session, outgoing: VecDeque::new(), waiting_since: Some(now.instant), deadline: None };
+        if let Some(place) = self.peers.get_mut(id.slot()) {
+            *place = Some(peer);
+        }
+        self.arm(id, now);
+        self.events.push_back(ServerEvent::MaySend(id));
+        Ok(id)
+    }
+
+    /// The connection is gone.
+    pub fn disconnect(&mut self, id: ConnectionId) {
+        if let Some(peer) = self.take_peer(id)
+            && let Some(at) = peer.deadline
+        {
+            self.deadlines.remove(&(at, id));
+        }
+    }
+
+    fn take_peer(&mut self, id: ConnectionId) -> Option<Peer> {
+        self.broker.disconnect(id);
+        self.peers.get_mut(id.slot())?.take_if(|peer| peer.id == id)
+    }
+
+    fn peer(&mut self, id: ConnectionId) -> Option<&mut Peer> {
+        self.peers.get_mut(id.slot())?.as_mut().filter(|peer| peer.id == id)
+    }
+
+    /// Whether the connection may be read from. While it may not, its answers must be taken first.
+    #[must_use]
+    pub fn wants_block(&self, id: ConnectionId) -> bool {
+        self.broker.has_room(id)
+    }
+
+    /// Takes a block of a connection; blocks of connections that are closed are dropped.
+    ///
+    /// # Errors
+    /// [`Misuse`] when it is not 16,384 bytes.
+    pub fn handle_block(
+        &mut self,
+        id: ConnectionId,
+        block: BytesMut,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<(), Misuse> {
+        let Some(peer) = self.peer(id) else { return Ok(()) };
+        match peer.session.receive(block, now) {
+            Ok(Received::Established(version)) => {
+                self.events.push_back(ServerEvent::Established(id, version));
+                self.arm(id, now);
+            }
+            Ok(Received::Commands(block)) => self.handle_commands(id, &block, now, entropy),
+            Err(SessionError::Close(reason)) => self.close(id, ServerCloseReason::Session(reason)),
+            Err(SessionError::Misuse(misuse)) => return Err(misuse),
+        }
+        self.gather();
+        Ok(())
+    }
+
+    fn handle_commands(
+        &mut self,
+        id: ConnectionId,
+        block: &OpenedBlock,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) {
+        let Some(peer) = self.peers.get_mut(id.slot()).and_then(Option::as_mut) else { return };
+        let mut requests = peer.session.parse(block);
+        // Chunk by chunk: what one chunk changes (a queue is secured), the next one sees.
+        while let Some(mut chunk) = requests.next_chunk() {
+            for request in &mut chunk {
+                self.broker.look_up(request);
+            }
+            for verified in peer.session.verify(chunk, entropy) {
+                self.broker.execute(id, verified, block, now, entropy);
+            }
+        }
+    }
+
+    /// The next block to send on a connection. The driver asks for it when it can send it.
+    pub fn poll_block(&mut self, id: ConnectionId, now: Now) -> Option<BytesMut> {
+        let peer = self.peers.get_mut(id.slot())?.as_mut().filter(|peer| peer.id == id)?;
+        if let Some(block) = peer.session.take_handshake_block() {
+            peer.waiting_since = None;
+            return Some(block);
+        }
+        if peer.outgoing.is_empty() {
+            self.broker.take_outgoing(id, &mut peer.outgoing);
+        }
+        let block = peer.session.pack(&mut peer.outgoing, now);
+        peer.waiting_since = if block.is_some() { Some(now.instant) } else { None };
+        block
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<ServerEvent> {
+        self.gather();
+        self.events.pop_front()
+    }
+
+    /// The next action for storage.
+    pub fn poll_storage(&mut self) -> Option<(ActionId, StorageAction)> {
+        self.broker.poll_storage()
+    }
+
+    /// Takes storage's answer to an action.
+    pub fn complete(&mut self, completion: Completion, now: Now) {
+        self.broker.complete(completion, now);
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called next.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let connections = self.deadlines.first().map(|(at, _)| *at);
+        [self.broker.next_deadline(), connections].into_iter().flatten().min()
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.broker.handle_timeout(now);
+        while let Some((due, id)) = self.deadlines.first().copied()
+            && due <= now.instant
+        {
+            self.deadlines.remove(&(due, id));
+            let subscriptions = self.broker.subscriptions(id);
+            let inactive_after = self.config.inactive_after;
+            let write_time_limit = self.config.write_time_limit;
+            let Some(peer) = self.peer(id) else { continue };
+            peer.deadline = None;
+            let reason = if let Err(reason) = peer.session.handle_timeout(now) {
+                Some(ServerCloseReason::Session(reason))
+            } else if peer.waiting_since.is_some_and(|since| since + write_time_limit <= now.instant) {
+                Some(ServerCloseReason::SlowReader)
+            } else if subscriptions == 0
+                && inactive_after.is_some_and(|after| peer.session.last_activity() + after <= now.instant)
+            {
+                Some(ServerCloseReason::Inactive)
+            } else {
+                None
+            };
+            match reason {
+                Some(reason) => self.close(id, reason),
+                None => self.arm(id, now),
+            }
+        }
+        self.gather();
+    }
+
+    /// Enters when the connection is to be looked at next, unless an earlier time is entered.
+    fn arm(&mut self, id: ConnectionId, now: Now) {
+        let subscriptions = self.broker.subscriptions(id);
+        let (inactive_after, write_time_limit) = (self.config.inactive_after, self.config.write_time_limit);
+        let Some(peer) = self.peer(id) else { return };
+        let handshake = peer.session.next_deadline();
+        let slow = peer.waiting_since.map(|since| since + write_time_limit);
+        let inactive = inactive_after.map(|after| {
+            let from = if subscriptions == 0 { peer.session.last_activity() } else { now.instant };
+            from + after
+        });
+        let Some(at) = [handshake, slow, inactive].into_iter().flatten().min() else { return };
+        if peer.deadline.is_some_and(|present| present <= at) {
+            return;
+        }
+        let before = peer.deadline.replace(at);
+        if let Some(before) = before {
+            self.deadlines.remove(&(before, id));
+        }
+        self.deadlines.insert((at, id));
+    }
+
+    fn close(&mut self, id: ConnectionId, reason: ServerCloseReason) {
+        let Some(mut peer) = self.take_peer(id) else { return };
+        if let Some(at) = peer.deadline {
+            self.deadlines.remove(&(at, id));
+        }
+        let last = peer.session.take_handshake_block();
+        self.events.push_back(ServerEvent::Closed(id, reason, last));
+    }
+
+    /// Turns the broker's readiness into events. Since when something waits is set here, and when it is looked at.
+    fn gather(&mut self) {
+        while let Some(id) = self.broker.poll_ready() {
+            self.events.push_back(ServerEvent::MaySend(id));
+        }
+    }
+
+    /// The broker, to look at.
+    #[must_use]
+    pub const fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
+    /// Figures for operators.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        self.broker.statistics()
+    }
+
+    /// A digest of the whole state: equal for equal inputs. For simulations.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        let mut digest = Sha256::new();
+        digest.update(self.broker.digest());
+        for peer in self.peers.iter().flatten() {
+            digest.update(peer.id.slot().to_be_bytes());
+            digest.update(peer.session.digest());
+            digest.update(peer.outgoing.len().to_be_bytes());
+        }
+        digest.finalize().into()
+    }
+
+    /// Checks the invariants. For simulations and tests.
+    ///
+    /// # Errors
+    /// The first invariant that does not hold.
+    pub fn check(&self) -> Result<(), Inconsistency> {
+        self.broker.check()
+    }
+}
+
+impl core::fmt::Debug for Server {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        formatter.debug_struct("Server").field("broker", &self.broker).finish_non_exhaustive()
+    }
+}
