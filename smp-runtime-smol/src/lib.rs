@@ -1,9 +1,11 @@
 //! SMP relays on smol: sockets, threads and signals around the shared relay driver of `smp-runtime-std`.
 //!
-//! Owns: listening sockets, the executor and its threads, signals. It decides nothing: what a relay does with bytes is
-//! `smp-proto`'s business.
+//! Owns: listening sockets, the executor and its threads, one task per connection, and stopping in order. It decides
+//! nothing: what a relay does with bytes is [`smp_runtime_std::relay`]'s and `smp-proto`'s business.
 
+pub mod connection;
 pub mod executor;
 pub mod files;
 pub mod listener;
+pub mod service;
 pub mod signals;

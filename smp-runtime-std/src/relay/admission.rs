@@ -54,6 +54,8 @@ pub enum Refusal {
     AddressFull,
     /// The relay is stopping.
     Stopping,
+    /// The relay cannot make a TLS session.
+    Failed,
 }
 
 impl Admission {

@@ -1,6 +1,145 @@
-//! What the relays of all runtimes share: who may connect, who is woken, clocks and randomness.
+//! A relay, whatever runtime it runs on: the broker behind a lock, storage beside it, connections around it.
+//!
+//! Owns: the one [`Broker`], the way of its storage actions, who is to be woken, admission, the process's entropy and
+//! clocks. Runtimes own sockets, timers and threads, and drive one [`RelayConnection`](connection::RelayConnection) for
+//! each socket. The lock is held only while the broker looks up, executes, completes and hands out: never over
+//! cryptography, IO or waiting.
+//!
+//! ```text
+//!  socket ─ RelayConnection ─┬─ look_up ─┐                  ┌─ submit ──▶ storage thread
+//!                            ├─ verify   │   ┌──────────┐   │                  │
+//!                            ├─ execute ─┼──▶│  Broker  │───┤                  │
+//!                            └─ pack ◀───┘   └──────────┘   └─ wake-ups        │
+//!                                                  ▲───────── complete ────────┘
+//! ```
 
 pub mod admission;
 pub mod clock;
+pub mod connection;
+mod conversation;
 pub mod entropy;
+mod held;
+mod setup;
 pub mod wakeup;
+
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant as SystemInstant};
+
+use smp_proto::broker::{Broker, Statistics};
+use smp_proto::session::server::ServerSessionConfig;
+
+use self::admission::Admission;
+use self::clock::Clock;
+use self::entropy::ProcessEntropy;
+pub use self::held::ActionQueue;
+use self::held::Held;
+pub use self::setup::{Completions, RelayBuilder, SetupError};
+use self::wakeup::Events;
+use crate::configuration::ServiceLimits;
+use crate::tls::ServerTls;
+
+/// A relay. Runtimes share it in an [`Arc`].
+pub struct Relay {
+    held: Arc<Held>,
+    admission: Arc<Admission>,
+    clock: Clock,
+    entropy: ProcessEntropy,
+    tls: ServerTls,
+    sessions: Arc<ServerSessionConfig>,
+    limits: ServiceLimits,
+    inactive_after: Option<Duration>,
+}
+
+impl Relay {
+    fn held(&self) -> &Held {
+        &self.held
+    }
+
+    fn admission(&self) -> &Arc<Admission> {
+        &self.admission
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    fn entropy(&self) -> &ProcessEntropy {
+        &self.entropy
+    }
+
+    fn tls(&self) -> &ServerTls {
+        &self.tls
+    }
+
+    fn sessions(&self) -> &Arc<ServerSessionConfig> {
+        &self.sessions
+    }
+
+    fn limits(&self) -> &ServiceLimits {
+        &self.limits
+    }
+
+    fn inactive_after(&self) -> Option<Duration> {
+        self.inactive_after
+    }
+
+    /// When to call [`Self::handle_timeout`] next, by the system's clock.
+    #[must_use]
+    pub fn deadline(&self) -> Option<SystemInstant> {
+        self.held.arm().and_then(|instant| self.clock.system(instant))
+    }
+
+    /// Sets who is woken when the deadline becomes an earlier one; true when it has already, and [`Self::deadline`] is
+    /// to be asked again.
+    #[must_use]
+    pub fn poll_deadline_changed(&self, waker: &Waker) -> bool {
+        self.held.poll_rearm(waker)
+    }
+
+    /// Does what the broker has to do at its deadlines.
+    pub fn handle_timeout(&self) {
+        let now = self.clock.now();
+        self.held.hold(None, |broker| broker.handle_timeout(now));
+    }
+
+    /// Stops to read from connections, and admits none any more. What was read is worked on and answered.
+    pub fn drain(&self) {
+        self.admission.close(Events::DRAIN);
+    }
+
+    /// Whether storage has done everything that it was asked to.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.held.is_quiet()
+    }
+
+    /// Tells every connection to say what there is to say, and to end. To be called when [`Self::is_quiet`].
+    pub fn finish(&self) {
+        self.admission.close(Events::FINISH);
+    }
+
+    /// How many connections there are.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.admission.count().0
+    }
+
+    /// Figures of the broker, none of which is about one queue or client.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        self.held.look(Broker::statistics)
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.held.detach();
+    }
+}
+
+impl core::fmt::Debug for Relay {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        formatter.debug_struct("Relay").field("connections", &self.connections()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,216 @@
+//! The SMP side of one connection of a relay: the session, and its dealings with the broker.
+//!
+//! Owns: the session, and what the broker has handed out and the session has not packed yet. The broker is held twice
+//! for each chunk of commands, and once for each wake-up; cryptography happens in between.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use smp_proto::broker::{Broker, ConnectionId};
+use smp_proto::session::outgoing::Outgoing;
+use smp_proto::session::server::{Received, ServerSession};
+use smp_proto::session::{SessionError, SessionId, TransportFacts};
+
+use super::Relay;
+use super::connection::End;
+use super::wakeup::Wakeup;
+use crate::tls::{BLOCK, TlsFacts, TlsSession};
+
+thread_local! {
+    /// Where blocks are packed before TLS encrypts them: one for a thread rather than one for each connection.
+    static PACKED: RefCell<Box<[u8; BLOCK]>> = RefCell::new(Box::new([0; BLOCK]));
+}
+
+/// A session on a connection whose TLS handshake is finished.
+pub(super) struct Conversation {
+    session: ServerSession,
+    /// The broker's name for the connection, once the session is established.
+    connection: Option<ConnectionId>,
+    /// What the broker handed out.
+    outgoing: VecDeque<Outgoing>,
+    /// Whether the broker may have more to hand out.
+    ready: bool,
+    /// Whether another block may be taken: its answers will find room.
+    room: bool,
+    /// Whether the connection is to be closed when everything is said.
+    finishing: bool,
+}
+
+impl Conversation {
+    /// Makes the session and queues its hello.
+    pub(super) fn start(relay: &Relay, facts: TlsFacts, tls: &mut TlsSession) -> Result<Self, End> {
+        let facts = TransportFacts {
+            session_id: SessionId::new(&facts.session_id).ok_or(End::Tls)?,
+            alpn_negotiated: facts.protocol.is_some(),
+            peer_chain: facts.peer_certificates,
+        };
+        let now = relay.clock().now();
+        let mut session = relay
+            .entropy()
+            .with(|entropy| ServerSession::new(relay.sessions(), facts, now, entropy))
+            .map_err(|_| End::Protocol)?;
+        let hello = session.take_handshake_block().ok_or(End::Protocol)?;
+        tls.write_plaintext(&hello).map_err(|_| End::Tls)?;
+        Ok(Self {
+            session,
+            connection: None,
+            outgoing: VecDeque::new(),
+            ready: false,
+            room: true,
+            finishing: false,
+        })
+    }
+
+    /// Takes the client's hello if it is there: true when the session is established.
+    pub(super) fn shake_hands(
+        &mut self,
+        relay: &Relay,
+        tls: &mut TlsSession,
+        bell: &Arc<Wakeup>,
+    ) -> Result<bool, End> {
+        let Some(block) = next_block(tls)? else { return Ok(false) };
+        match self.session.receive(block, relay.clock().now()) {
+            Ok(Received::Established(_)) => {
+                self.connection = Some(relay.held().connect(bell, relay.clock().now()).ok_or(End::Full)?);
+                Ok(true)
+            }
+            Ok(Received::Commands(_)) | Err(SessionError::Misuse(_)) => Err(End::Protocol),
+            Err(SessionError::Close(_)) => {
+                // A client that asked to be a service is told why not.
+                if let Some(refusal) = self.session.take_handshake_block() {
+                    tls.write_plaintext(&refusal).map_err(|_| End::Tls)?;
+                }
+                Err(End::Protocol)
+            }
+        }
+    }
+
+    /// Handles every block of commands that was received, as long as there is room for the answers.
+    pub(super) fn handle_blocks(&mut self, relay: &Relay, tls: &mut TlsSession) -> Result<(), End> {
+        while self.room && self.outgoing.is_empty() {
+            let Some(block) = next_block(tls)? else { return Ok(()) };
+            self.handle_block(relay, block, tls.outgoing().is_empty())?;
+        }
+        Ok(())
+    }
+
+    fn handle_block(&mut self, relay: &Relay, block: BytesMut, can_send: bool) -> Result<(), End> {
+        let Some(connection) = self.connection else { return Err(End::Protocol) };
+        let now = relay.clock().now();
+        let opened = match self.session.receive(block, now) {
+            Ok(Received::Commands(opened)) => opened,
+            Ok(Received::Established(_)) | Err(_) => return Err(End::Protocol),
+        };
+        // The session is needed for verification while its requests are read: they borrow from the block alone.
+        let mut chunks = Vec::new();
+        let mut requests = self.session.parse(&opened);
+        while let Some(chunk) = requests.next_chunk() {
+            chunks.push(chunk);
+        }
+        for mut chunk in chunks {
+            relay.held().look(|broker| {
+                for request in &mut chunk {
+                    broker.look_up(request);
+                }
+            });
+            relay.entropy().with(|entropy| {
+                let verified = self.session.verify(chunk, entropy);
+                relay.held().hold(Some(connection), |broker| {
+                    for command in verified {
+                        broker.execute(connection, command, &opened, now, entropy);
+                    }
+                    if can_send {
+                        self.take_from(broker, connection);
+                    } else {
+                        self.room = broker.has_room(connection);
+                        self.ready = true;
+                    }
+                });
+            });
+        }
+        Ok(())
+    }
+
+    /// Takes what the broker has for this connection, which counts as sent then. To be called with the broker held.
+    fn take_from(&mut self, broker: &mut Broker, connection: ConnectionId) {
+        broker.take_outgoing(connection, &mut self.outgoing);
+        self.room = broker.has_room(connection);
+        self.ready = false;
+    }
+
+    fn collect(&mut self, relay: &Relay) {
+        if let Some(connection) = self.connection {
+            relay.held().hold(Some(connection), |broker| self.take_from(broker, connection));
+        }
+    }
+
+    /// Packs and queues answers until there are `enough` bytes for the network: true when everything is said.
+    pub(super) fn say(&mut self, relay: &Relay, tls: &mut TlsSession, enough: usize) -> Result<bool, End> {
+        loop {
+            if tls.outgoing().len() >= enough {
+                return Ok(false);
+            }
+            if self.outgoing.is_empty() {
+                if self.ready {
+                    self.collect(relay);
+                }
+                if self.outgoing.is_empty() {
+                    // An idle connection keeps no memory for what it once had to say.
+                    self.outgoing = VecDeque::new();
+                    return Ok(true);
+                }
+            }
+            let now = relay.clock().now();
+            PACKED.with_borrow_mut(|block| {
+                if self.session.pack_into(&mut self.outgoing, block, now) {
+                    tls.write_plaintext(&block[..]).map_err(|_| End::Tls)
+                } else {
+                    Err(End::Protocol)
+                }
+            })?;
+        }
+    }
+
+    /// Whether another block of commands may be read.
+    pub(super) fn has_room(&self) -> bool {
+        self.room && self.outgoing.is_empty()
+    }
+
+    /// The broker has something, or room again.
+    pub(super) fn something_is_ready(&mut self) {
+        self.ready = true;
+    }
+
+    /// Everything under way is done: what is said now is the last.
+    pub(super) fn finish(&mut self) {
+        self.ready = true;
+        self.finishing = true;
+    }
+
+    pub(super) fn is_finishing(&self) -> bool {
+        self.finishing
+    }
+
+    pub(super) fn has_subscriptions(&self, relay: &Relay) -> bool {
+        self.connection
+            .is_some_and(|connection| relay.held().look(|broker| broker.subscriptions(connection) > 0))
+    }
+
+    /// Tells the broker that the connection is over.
+    pub(super) fn end(&mut self, relay: &Relay) {
+        if let Some(connection) = self.connection.take() {
+            relay.held().disconnect(connection);
+        }
+    }
+}
+
+/// The next block of the client, in memory of its own: message bodies share it until they are stored.
+fn next_block(tls: &mut TlsSession) -> Result<Option<BytesMut>, End> {
+    let block = tls.read_block(|block: &mut [u8; BLOCK]| BytesMut::from(&block[..])).map_err(|_| End::Tls)?;
+    if block.is_none() && tls.peer_has_closed() {
+        return Err(End::Closed);
+    }
+    Ok(block)
+}

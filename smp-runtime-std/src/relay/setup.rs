@@ -1,0 +1,183 @@
+//! Making a relay: from a configuration, an identity and what storage holds, to a broker with storage beside it.
+
+use std::sync::Arc;
+
+use smp_proto::broker::storage::{Completion, StoredQueue};
+use smp_proto::broker::{Broker, BrokerConfig, Limits, RestoreError};
+use smp_proto::crypto::signatures::Signature;
+use smp_proto::session::identity::{IdentityError, ServerIdentity, SessionSigner, SigningFailed};
+use smp_proto::session::server::ServerSessionConfig;
+use zeroize::Zeroizing;
+
+use super::Relay;
+use super::admission::Admission;
+use super::clock::Clock;
+use super::entropy::{NoRandomness, ProcessEntropy};
+use super::held::{ActionQueue, Held};
+use crate::certificates::{Algorithm, LoadedIdentity, PrivateKey};
+use crate::configuration::Configuration;
+use crate::fast_cryptography::FAST;
+use crate::tls::{ApplicationProtocol, ServerTls, ServerTlsOptions, TlsError};
+
+/// Why there is no relay. Prints as one line for the operator.
+#[derive(Debug)]
+pub enum SetupError {
+    /// The operating system has no randomness.
+    Randomness(NoRandomness),
+    /// The certificates are not those of a relay.
+    Identity(IdentityError),
+    /// TLS does not take the certificates.
+    Tls(TlsError),
+    /// What is stored cannot be taken over.
+    Stored(RestoreError),
+}
+
+impl core::fmt::Display for SetupError {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Randomness(error) => error.fmt(formatter),
+            Self::Identity(error) => error.fmt(formatter),
+            Self::Tls(error) => error.fmt(formatter),
+            Self::Stored(RestoreError::TooManyQueues) => {
+                formatter.write_str("there are more queues in storage than [LIMITS] queues allows: raise it")
+            }
+            Self::Stored(error) => write!(formatter, "{error}: restore the folder `store` from a backup"),
+        }
+    }
+}
+
+impl core::error::Error for SetupError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        Some(match self {
+            Self::Randomness(error) => error,
+            Self::Identity(error) => error,
+            Self::Tls(error) => error,
+            Self::Stored(error) => error,
+        })
+    }
+}
+
+/// A relay that is being made: it takes over what is stored, then gets its storage.
+pub struct RelayBuilder {
+    broker: Broker,
+    clock: Clock,
+    entropy: ProcessEntropy,
+    tls: ServerTls,
+    sessions: Arc<ServerSessionConfig>,
+    configuration: Configuration,
+}
+
+/// Where storage hands over what it has done.
+#[derive(Clone)]
+pub struct Completions {
+    held: Arc<Held>,
+    clock: Clock,
+}
+
+impl Completions {
+    /// Hands over a group of completions, best all those of one commit: the relay's lock is taken once for them.
+    pub fn complete(&self, completions: impl IntoIterator<Item = Completion>) {
+        self.held.complete(completions, self.clock.now());
+    }
+}
+
+/// Signs session keys with the key of the leaf certificate, as it was loaded.
+struct LoadedKey(PrivateKey);
+
+impl SessionSigner for LoadedKey {
+    fn sign(&self, message: &[u8]) -> Result<Signature, SigningFailed> {
+        let signature = self.0.sign(message);
+        match self.0.algorithm() {
+            Algorithm::Ed25519 => signature.try_into().map(Signature::Ed25519).map_err(|_| SigningFailed),
+            Algorithm::Ed448 => signature.try_into().map(Signature::Ed448).map_err(|_| SigningFailed),
+        }
+    }
+}
+
+impl RelayBuilder {
+    /// A relay with these settings and this identity, and nothing stored yet.
+    ///
+    /// # Errors
+    /// [`SetupError`], except about what is stored.
+    pub fn new(configuration: &Configuration, identity: &LoadedIdentity) -> Result<Self, SetupError> {
+        let entropy = ProcessEntropy::from_system().map_err(SetupError::Randomness)?;
+        let credentials = &identity.credentials;
+        let options = ServerTlsOptions {
+            // Stock clients offer one or the other, by the port of their address; both are served at every port.
+            protocols: vec![ApplicationProtocol::Smp1, ApplicationProtocol::Http11],
+            ..ServerTlsOptions::default()
+        };
+        let tls = ServerTls::with_options(credentials, &options).map_err(SetupError::Tls)?;
+        let chain = credentials.chain.iter().map(|certificate| certificate.to_vec()).collect();
+        let signer = Arc::new(LoadedKey(credentials.key.clone()));
+        let session_identity = ServerIdentity::new(chain, signer).map_err(SetupError::Identity)?;
+        let sessions = ServerSessionConfig {
+            handshake_time_limit: configuration.limits.smp_handshake,
+            ..ServerSessionConfig::new(session_identity, &FAST)
+        };
+        let broker = entropy.with(|entropy| Broker::new(broker_configuration(configuration), entropy));
+        Ok(Self {
+            broker,
+            clock: Clock::start(),
+            entropy,
+            tls,
+            sessions: Arc::new(sessions),
+            configuration: configuration.clone(),
+        })
+    }
+
+    /// Takes over a stored queue.
+    ///
+    /// # Errors
+    /// [`SetupError::Stored`].
+    pub fn restore(&mut self, stored: StoredQueue) -> Result<(), SetupError> {
+        self.broker.restore(stored).map_err(SetupError::Stored)
+    }
+
+    /// The relay, with the storage that `start` starts: it gets the place where completions are handed over.
+    ///
+    /// # Errors
+    /// Those of `start`.
+    pub fn finish<E>(
+        self,
+        start: impl FnOnce(Completions) -> Result<Box<dyn ActionQueue>, E>,
+    ) -> Result<Relay, E> {
+        let held = Arc::new(Held::new(self.broker));
+        let storage = start(Completions { held: Arc::clone(&held), clock: self.clock })?;
+        held.attach(storage);
+        Ok(Relay {
+            held,
+            admission: Arc::new(Admission::new(&self.configuration.limits)),
+            clock: self.clock,
+            entropy: self.entropy,
+            tls: self.tls,
+            sessions: self.sessions,
+            limits: self.configuration.limits,
+            inactive_after: self.configuration.inactive_after,
+        })
+    }
+}
+
+fn broker_configuration(configuration: &Configuration) -> BrokerConfig {
+    let limits = &configuration.limits;
+    let small = |value: usize| u16::try_from(value).unwrap_or(u16::MAX);
+    let large = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+    BrokerConfig {
+        new_queues: configuration.new_queues,
+        create_password: configuration
+            .create_password
+            .as_ref()
+            .map(|password| Zeroizing::new(password.as_str().as_bytes().to_vec())),
+        message_quota: small(limits.message_quota),
+        message_time_to_live: configuration.message_expiry,
+        notification_time_to_live: configuration.notification_expiry,
+        limits: Limits {
+            connections: large(limits.connections),
+            queues: large(limits.queues),
+            commands_in_flight: small(limits.commands_in_flight),
+            deliveries_in_flight: small(limits.outgoing_blocks),
+            ..Limits::default()
+        },
+        ..BrokerConfig::default()
+    }
+}
