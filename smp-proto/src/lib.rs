@@ -95,7 +95,9 @@
 //!         }
 //!     }
 //! }
-//! # let _ = run::<Never, smp_proto::entropy::SeededEntropy>;
+//! # fn compiles(server: &mut Server, world: &mut Never, entropy: &mut smp_proto::entropy::SeededEntropy) {
+//! #     run(server, world, entropy);
+//! # }
 //! # struct Never;
 //! # impl World for Never {
 //! #     fn now(&self) -> Now { Now::default() }
