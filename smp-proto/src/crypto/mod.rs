@@ -16,6 +16,7 @@
 //! | [`ids`] | identifiers that are computed or drawn | 7, 8.3 |
 //! | [`message_body`] | relay to recipient, relay to notifier | 9 |
 //! | [`envelope`] | client to client, opaque to relays | 9.1 |
+//! | [`proxy_layers`] | client to relay through a proxy | 10 |
 //! | [`link_keys`] | keys and ids of short links | 8.2 |
 //! | [`ratchet_aead`], [`x448`] | the primitives of the agents' ratchet | 2 |
 //!
@@ -35,6 +36,7 @@ pub mod nonce;
 pub mod padding;
 pub mod portable;
 pub mod provider;
+pub mod proxy_layers;
 pub mod ratchet_aead;
 pub mod signatures;
 pub mod signed_key;

@@ -93,3 +93,31 @@ impl Provider for Portable {
             .is_ok_and(|key| key.multipart_verify(message, &Signature::from_bytes(signature)).is_ok())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::provider::{MAX_HKDF_OUTPUT, derive};
+    use alloc::vec;
+
+    #[test]
+    fn hkdf_fills_up_to_its_limit_and_derives_nothing_beyond() {
+        let mut output = vec![7; MAX_HKDF_OUTPUT];
+        Portable.hkdf_sha512(b"", b"input", b"info", &mut output);
+        assert_eq!(output[..40], *derive::<40>(&Portable, b"", b"input", b"info"));
+        assert!(output[MAX_HKDF_OUTPUT - 64..].iter().any(|&byte| byte != 7 && byte != 0));
+        output.push(7);
+        Portable.hkdf_sha512(b"", b"input", b"info", &mut output);
+        assert!(output.iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
+    fn a_message_in_parts_is_the_message_in_one_piece() {
+        let secret = Ed25519Secret::from_bytes([1; 32]);
+        let (whole, parts): ([&[u8]; 1], [&[u8]; 3]) = ([b"one message"], [b"one", b"", b" message"]);
+        assert_eq!(Portable.sha512(&whole), Portable.sha512(&parts));
+        let signature = Portable.ed25519_sign(&secret, &whole);
+        assert_eq!(signature, Portable.ed25519_sign(&secret, &parts));
+        assert!(Portable.ed25519_verify(&Portable.ed25519_public(&secret), &parts, &signature));
+    }
+}
