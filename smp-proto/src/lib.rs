@@ -121,6 +121,7 @@
 extern crate alloc;
 
 pub mod broker;
+pub mod client;
 pub mod crypto;
 pub mod entropy;
 pub mod keys;

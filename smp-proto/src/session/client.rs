@@ -153,6 +153,12 @@ impl ClientSession {
         self.handshake_output.take()
     }
 
+    /// Whether [`take_handshake_block`](Self::take_handshake_block) has one.
+    #[must_use]
+    pub const fn has_handshake_block(&self) -> bool {
+        self.handshake_output.is_some()
+    }
+
     /// Takes a block of 16,384 bytes, decrypting it in place.
     ///
     /// # Errors

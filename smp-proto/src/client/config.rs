@@ -1,0 +1,85 @@
+//! What a [`Client`](super::Client) is told once.
+
+use alloc::sync::Arc;
+
+use crate::entropy::Entropy;
+use crate::session::client::ClientSessionConfig;
+use crate::time::Duration;
+
+/// How a client behaves.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// The sessions: whose fingerprint, which versions.
+    pub session: Arc<ClientSessionConfig>,
+    /// How long a command may take, from its submission.
+    pub command_timeout: Duration,
+    /// After how much silence of the relay it is asked whether it is still there, while there are subscriptions.
+    pub ping_interval: Duration,
+    /// After how many unanswered pings in a row the connection is given up.
+    pub pings_missed: u32,
+    /// How long to wait before the second attempt to connect; each further wait is twice as long.
+    pub first_delay: Duration,
+    /// The longest wait before an attempt to connect.
+    pub longest_delay: Duration,
+    /// How much may be kept.
+    pub limits: ClientLimits,
+}
+
+/// Bounds of everything that a client keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientLimits {
+    /// Commands that are waiting or on their way.
+    pub commands: usize,
+    /// Commands that are on their way at once.
+    pub in_flight: usize,
+    /// Subscriptions.
+    pub subscriptions: usize,
+    /// Events that were not fetched: with more than these, no block may be given. One block adds at most 255.
+    pub events: usize,
+}
+
+impl ClientConfig {
+    /// The usual behaviour: 15 s for a command, a ping after 10 minutes, 3 of them missed, delays of 2 s to 1 minute.
+    #[must_use]
+    pub fn new(session: ClientSessionConfig) -> Self {
+        Self {
+            session: Arc::new(session),
+            command_timeout: Duration::from_secs(15),
+            ping_interval: Duration::from_secs(600),
+            pings_missed: 3,
+            first_delay: Duration::from_secs(2),
+            longest_delay: Duration::from_secs(60),
+            limits: ClientLimits { commands: 1024, in_flight: 512, subscriptions: 100_000, events: 1024 },
+        }
+    }
+
+    /// The wait before the next attempt to connect, after `failed` attempts in a row: doubled each time, then shortened
+    /// at random to between half and all of it, so that the clients of a relay that restarts do not return all at once.
+    pub(super) fn delay(&self, failed: u32, entropy: &mut (impl Entropy + ?Sized)) -> Duration {
+        let doubled = self.first_delay.saturating_mul(1_u32.checked_shl(failed.min(31)).unwrap_or(u32::MAX));
+        let longest = doubled.min(self.longest_delay);
+        let mut random = [0; 2];
+        entropy.fill_public(&mut random);
+        let share = u32::from(u16::from_be_bytes(random));
+        longest / 2 + longest / 2 * share / 65_535
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::Portable;
+    use crate::entropy::SeededEntropy;
+
+    #[test]
+    fn delays_grow_up_to_the_longest_and_differ() {
+        let config = ClientConfig::new(ClientSessionConfig::new([0; 32].into(), &Portable));
+        let mut entropy = SeededEntropy::new([1; 32]);
+        for failed in [0, 1, 2, 5, 31, 32, u32::MAX] {
+            let most = Duration::from_secs(2_u64.saturating_pow(failed.min(30) + 1).min(60));
+            let delays = [(); 8].map(|()| config.delay(failed, &mut entropy));
+            assert!(delays.iter().all(|delay| (most / 2..=most).contains(delay)), "{failed}: {delays:?}");
+            assert!(delays.iter().any(|delay| *delay != delays[0]));
+        }
+    }
+}
