@@ -220,8 +220,8 @@ impl ClientSession {
             return Err(CloseReason::WrongSession);
         }
         let mut wanted = self.config.versions;
-        if self.config.proxy && hello.versions.max() < Version::PROXY_FLAG {
-            // Such a relay cannot be told that this is a proxy, and would encrypt blocks (WIRE-FACTS 6).
+        if self.config.proxy && hello.versions.max().min(wanted.max()) < Version::PROXY_FLAG {
+            // The relay could not be told that this is a proxy, and would encrypt blocks (WIRE-FACTS 6).
             let below = VersionRange::new(wanted.min(), wanted.max().min(Version::DELETED_EVENT));
             wanted = below.ok_or(CloseReason::NoCommonVersion { offered: hello.versions, wanted })?;
         }
