@@ -127,5 +127,6 @@ pub mod entropy;
 pub mod keys;
 pub mod server;
 pub mod session;
+pub mod storage_model;
 pub mod time;
 pub mod wire;

@@ -6,4 +6,5 @@ pub mod certificates;
 pub mod configuration;
 pub mod fast_cryptography;
 pub mod relay;
+pub mod storage;
 pub mod tls;

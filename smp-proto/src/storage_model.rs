@@ -1,0 +1,110 @@
+//! Storage as a plain data structure: what engines are compared with, and what simulations crash.
+//!
+//! It keeps what has been written, and apart from it what would survive a crash. It decides nothing about time: whoever
+//! drives it says when writes become durable ([`StorageModel::sync`]) and when power fails ([`StorageModel::crash`]).
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use crate::broker::record::QueueRecord;
+use crate::broker::storage::{
+    ActionId, Completion, MessageMark, QueueNumber, Sequence, StorageAction, StoredMessage, StoredQueue,
+};
+
+/// One queue with its messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Held {
+    record: QueueRecord,
+    messages: BTreeMap<Sequence, (MessageMark, StoredMessage)>,
+}
+
+type Queues = BTreeMap<QueueNumber, Held>;
+
+/// Storage in memory, with a memory of what is durable.
+#[derive(Clone, Debug, Default)]
+pub struct StorageModel {
+    current: Queues,
+    durable: Queues,
+    /// Writes that a crash would lose, in order.
+    unsynced: Vec<StorageAction>,
+}
+
+impl StorageModel {
+    /// Carries out an action. A write takes effect at once, but is not durable before [`sync`](Self::sync); its
+    /// completion should be handed to the broker only then.
+    pub fn apply(&mut self, id: ActionId, action: StorageAction) -> Completion {
+        match action {
+            StorageAction::ReadMessage { queue, sequence, .. } => {
+                Completion::Message(id, self.message(queue, sequence).cloned())
+            }
+            StorageAction::ReadQueue { queue } => Completion::Queue(id, self.queue(queue).map(Into::into)),
+            write => {
+                write_to(&mut self.current, &write);
+                self.unsynced.push(write);
+                Completion::Done(id)
+            }
+        }
+    }
+
+    /// Makes everything that was written durable.
+    pub fn sync(&mut self) {
+        for write in self.unsynced.drain(..) {
+            write_to(&mut self.durable, &write);
+        }
+    }
+
+    /// Loses every write since the last [`sync`](Self::sync).
+    pub fn crash(&mut self) {
+        self.unsynced.clear();
+        self.current = self.durable.clone();
+    }
+
+    /// A message.
+    #[must_use]
+    pub fn message(&self, queue: QueueNumber, sequence: Sequence) -> Option<&StoredMessage> {
+        self.current.get(&queue)?.messages.get(&sequence).map(|(_, message)| message)
+    }
+
+    /// A queue without the bodies of its messages.
+    #[must_use]
+    pub fn queue(&self, queue: QueueNumber) -> Option<StoredQueue> {
+        self.current.get(&queue).map(|held| held.stored(queue))
+    }
+
+    /// All queues in order: what a relay takes over at start.
+    pub fn queues(&self) -> impl Iterator<Item = StoredQueue> {
+        self.current.iter().map(|(queue, held)| held.stored(*queue))
+    }
+}
+
+impl Held {
+    fn stored(&self, queue: QueueNumber) -> StoredQueue {
+        let messages = self.messages.iter().map(|(sequence, (mark, _))| (*sequence, *mark)).collect();
+        StoredQueue { queue, record: self.record.clone(), messages }
+    }
+}
+
+fn write_to(queues: &mut Queues, write: &StorageAction) {
+    match write {
+        StorageAction::PutQueue { queue, record } => match queues.get_mut(queue) {
+            Some(held) => held.record = (**record).clone(),
+            None => {
+                queues.insert(*queue, Held { record: (**record).clone(), messages: BTreeMap::new() });
+            }
+        },
+        StorageAction::DeleteQueue { queue } => {
+            queues.remove(queue);
+        }
+        StorageAction::PutMessage { queue, sequence, mark, message } => {
+            if let Some(held) = queues.get_mut(queue) {
+                held.messages.insert(*sequence, (*mark, message.clone()));
+            }
+        }
+        StorageAction::DeleteMessage { queue, sequence, .. } => {
+            if let Some(held) = queues.get_mut(queue) {
+                held.messages.remove(sequence);
+            }
+        }
+        StorageAction::ReadMessage { .. } | StorageAction::ReadQueue { .. } => {}
+    }
+}

@@ -1,0 +1,323 @@
+//! The embedded engine: one file, `queues.redb`, in the data folder.
+//!
+//! Three tables. `queues`: number → record. `marks`: (number, sequence) → time (8 bytes) and kind (1 byte), which is all
+//! that is read of messages at start. `bodies`: (number, sequence) → message id (24 bytes), notification flag (1 byte),
+//! body. Every commit is atomic and checked when the file is opened; freed pages are used again, and nothing is ever
+//! compacted while the relay runs. redb locks the file, so that no second process opens it.
+//!
+//! After an error of input or output redb does not work any more: the engine then opens the file again, which brings
+//! back what the last complete commit left.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use redb::{
+    CommitError, Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, ReadableTable,
+    StorageError as RedbError, TableDefinition, TableError, TransactionError,
+};
+use smp_proto::broker::record::QueueRecord;
+use smp_proto::broker::storage::{
+    MessageKind, MessageMark, QueueNumber, Sequence, StorageAction, StoredMessage, StoredQueue,
+};
+use smp_proto::time::UnixTime;
+
+use super::{Engine, StorageError};
+
+/// The name of the file in the data folder.
+pub const FILE_NAME: &str = "queues.redb";
+
+/// The format that this release writes.
+const FORMAT: u64 = 1;
+
+/// How much of the file is kept in memory, in bytes.
+const CACHE: usize = 32 << 20;
+
+const PROPERTIES: TableDefinition<'_, &str, u64> = TableDefinition::new("properties");
+const QUEUES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("queues");
+const MARKS: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("marks");
+const BODIES: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("bodies");
+
+/// Storage in a file.
+pub struct Embedded {
+    file: PathBuf,
+    /// `None` after an error, until it has been opened again.
+    database: Option<Database>,
+    /// For the bytes of a record or message on their way to the file.
+    scratch: Vec<u8>,
+}
+
+impl Embedded {
+    /// Opens the storage in a data folder, or makes it when there is none.
+    ///
+    /// # Errors
+    /// [`StorageError`] when it is in use, foreign, newer or damaged, or cannot be opened.
+    pub fn open(folder: &Path) -> Result<Self, StorageError> {
+        let file = folder.join(FILE_NAME);
+        fs::create_dir_all(folder).map_err(|error| StorageError::Io(folder.to_owned(), error))?;
+        let database = open_file(&file)?;
+        Ok(Self { file, database: Some(database), scratch: Vec::new() })
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.file
+    }
+
+    /// Does something with the database, opening it again first when it had failed; gives it up when it fails.
+    fn with<T>(
+        &mut self,
+        work: impl FnOnce(&Database, &mut Vec<u8>, &Path) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => open_file(&self.file)?,
+        };
+        let result = work(&database, &mut self.scratch, &self.file);
+        if !matches!(result, Err(StorageError::Io(..) | StorageError::Damaged(..))) {
+            self.database = Some(database);
+        }
+        result
+    }
+}
+
+impl std::fmt::Debug for Embedded {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Embedded").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+fn open_file(file: &Path) -> Result<Database, StorageError> {
+    let is_new = !file.exists();
+    let database =
+        Database::builder().set_cache_size(CACHE).create(file).map_err(|error| opening(file, error))?;
+    let transaction = database.begin_write().map_err(|error| beginning(file, error))?;
+    {
+        let mut properties = transaction.open_table(PROPERTIES).map_err(|error| table(file, error))?;
+        let format =
+            properties.get("format").map_err(|error| storage(file, error))?.map(|format| format.value());
+        match format {
+            Some(FORMAT) => {}
+            Some(newer) if newer > FORMAT => return Err(StorageError::Newer(file.to_owned(), newer)),
+            None if is_new => {
+                properties.insert("format", FORMAT).map_err(|error| storage(file, error))?;
+            }
+            _ => return Err(StorageError::Foreign(file.to_owned())),
+        }
+        transaction.open_table(QUEUES).map_err(|error| table(file, error))?;
+        transaction.open_table(MARKS).map_err(|error| table(file, error))?;
+        transaction.open_table(BODIES).map_err(|error| table(file, error))?;
+    }
+    transaction.commit().map_err(|error| committing(file, error))?;
+    Ok(database)
+}
+
+fn opening(file: &Path, error: DatabaseError) -> StorageError {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => StorageError::InUse(file.to_owned()),
+        DatabaseError::UpgradeRequired(_) => StorageError::Foreign(file.to_owned()),
+        DatabaseError::Storage(RedbError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
+            StorageError::Foreign(file.to_owned())
+        }
+        DatabaseError::Storage(error) => storage(file, error),
+        error => StorageError::Damaged(file.to_owned(), error.to_string()),
+    }
+}
+
+fn storage(file: &Path, error: RedbError) -> StorageError {
+    match error {
+        RedbError::Io(error) => StorageError::Io(file.to_owned(), error),
+        // The first error has been reported.
+        RedbError::PreviousIo => StorageError::Io(file.to_owned(), io::Error::other("an earlier error")),
+        error => StorageError::Damaged(file.to_owned(), error.to_string()),
+    }
+}
+
+fn beginning(file: &Path, error: TransactionError) -> StorageError {
+    match error {
+        TransactionError::Storage(error) => storage(file, error),
+        error => StorageError::Damaged(file.to_owned(), error.to_string()),
+    }
+}
+
+fn table(file: &Path, error: TableError) -> StorageError {
+    match error {
+        TableError::Storage(error) => storage(file, error),
+        TableError::TableTypeMismatch { .. } => StorageError::Foreign(file.to_owned()),
+        error => StorageError::Damaged(file.to_owned(), error.to_string()),
+    }
+}
+
+fn committing(file: &Path, error: CommitError) -> StorageError {
+    match error {
+        CommitError::Storage(error) => storage(file, error),
+        error => StorageError::Damaged(file.to_owned(), error.to_string()),
+    }
+}
+
+fn encode_mark(mark: MessageMark) -> [u8; 9] {
+    let mut bytes = [0; 9];
+    bytes[..8].copy_from_slice(&mark.timestamp.0.to_be_bytes());
+    bytes[8] = match mark.kind {
+        MessageKind::Ordinary => 0,
+        MessageKind::Quota => 1,
+    };
+    bytes
+}
+
+fn decode_mark(bytes: &[u8]) -> Option<MessageMark> {
+    let (timestamp, kind) = bytes.split_first_chunk()?;
+    let kind = match kind {
+        [0] => MessageKind::Ordinary,
+        [1] => MessageKind::Quota,
+        _ => return None,
+    };
+    Some(MessageMark { timestamp: UnixTime(i64::from_be_bytes(*timestamp)), kind })
+}
+
+fn decode_message(bytes: &[u8]) -> Option<StoredMessage> {
+    let (id, rest) = bytes.split_first_chunk()?;
+    let (flag, body) = rest.split_first()?;
+    let notification = match flag {
+        0 => false,
+        1 => true,
+        _ => return None,
+    };
+    Some(StoredMessage { id: *id, notification, body: Bytes::copy_from_slice(body) })
+}
+
+/// The marks of a queue's messages.
+fn read_marks(
+    transaction: &ReadTransaction,
+    queue: u64,
+    file: &Path,
+) -> Result<Vec<(Sequence, MessageMark)>, StorageError> {
+    let marks = transaction.open_table(MARKS).map_err(|error| table(file, error))?;
+    let range = marks.range((queue, 0)..=(queue, u64::MAX)).map_err(|error| storage(file, error))?;
+    range
+        .map(|entry| {
+            let (key, value) = entry.map_err(|error| storage(file, error))?;
+            let mark = decode_mark(value.value()).ok_or_else(|| damaged_message(file))?;
+            Ok((Sequence(key.value().1), mark))
+        })
+        .collect()
+}
+
+fn damaged_message(file: &Path) -> StorageError {
+    StorageError::Damaged(file.to_owned(), "a message cannot be read".to_owned())
+}
+
+impl Engine for Embedded {
+    fn load(
+        &mut self,
+        each: &mut dyn FnMut(StoredQueue) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        self.with(|database, _, file| {
+            let transaction = database.begin_read().map_err(|error| beginning(file, error))?;
+            let queues = transaction.open_table(QUEUES).map_err(|error| table(file, error))?;
+            let marks = transaction.open_table(MARKS).map_err(|error| table(file, error))?;
+            let mut marks = marks.iter().map_err(|error| storage(file, error))?.peekable();
+            for entry in queues.iter().map_err(|error| storage(file, error))? {
+                let (number, record) = entry.map_err(|error| storage(file, error))?;
+                let number = number.value();
+                let record =
+                    QueueRecord::decode(record.value()).map_err(|error| StorageError::record(file, error))?;
+                let mut messages = Vec::new();
+                // Both tables are in the order of queues: one pass over each.
+                while let Some(mark) =
+                    marks.next_if(|mark| mark.as_ref().map_or(true, |(key, _)| key.value().0 <= number))
+                {
+                    let (key, value) = mark.map_err(|error| storage(file, error))?;
+                    if key.value().0 == number {
+                        let mark = decode_mark(value.value()).ok_or_else(|| damaged_message(file))?;
+                        messages.push((Sequence(key.value().1), mark));
+                    }
+                }
+                each(StoredQueue { queue: QueueNumber(number), record, messages })?;
+            }
+            Ok(())
+        })
+    }
+
+    fn commit(
+        &mut self,
+        writes: &mut dyn Iterator<Item = &StorageAction>,
+        durable: bool,
+    ) -> Result<(), StorageError> {
+        self.with(|database, scratch, file| {
+            let mut transaction = database.begin_write().map_err(|error| beginning(file, error))?;
+            transaction
+                .set_durability(if durable { Durability::Immediate } else { Durability::None })
+                .map_err(|error| StorageError::Damaged(file.to_owned(), error.to_string()))?;
+            {
+                let failed = |error| storage(file, error);
+                let mut queues = transaction.open_table(QUEUES).map_err(|error| table(file, error))?;
+                let mut marks = transaction.open_table(MARKS).map_err(|error| table(file, error))?;
+                let mut bodies = transaction.open_table(BODIES).map_err(|error| table(file, error))?;
+                for write in writes {
+                    match write {
+                        StorageAction::PutQueue { queue, record } => {
+                            scratch.clear();
+                            record.encode(scratch);
+                            queues.insert(queue.0, scratch.as_slice()).map_err(failed)?;
+                            zeroize::Zeroize::zeroize(scratch.as_mut_slice());
+                        }
+                        StorageAction::DeleteQueue { queue } => {
+                            queues.remove(queue.0).map_err(failed)?;
+                            let all = (queue.0, 0)..=(queue.0, u64::MAX);
+                            marks.retain_in(all.clone(), |_, _| false).map_err(failed)?;
+                            bodies.retain_in(all, |_, _| false).map_err(failed)?;
+                        }
+                        StorageAction::PutMessage { queue, sequence, mark, message } => {
+                            let key = (queue.0, sequence.0);
+                            marks.insert(key, encode_mark(*mark).as_slice()).map_err(failed)?;
+                            let length = message.id.len() + 1 + message.body.len();
+                            let mut room = bodies.insert_reserve(key, length).map_err(failed)?;
+                            let (head, body) = room.as_mut().split_at_mut(message.id.len() + 1);
+                            let (id, flag) = head.split_at_mut(message.id.len());
+                            id.copy_from_slice(&message.id);
+                            flag.fill(u8::from(message.notification));
+                            body.copy_from_slice(&message.body);
+                        }
+                        StorageAction::DeleteMessage { queue, sequence, .. } => {
+                            let key = (queue.0, sequence.0);
+                            marks.remove(key).map_err(failed)?;
+                            bodies.remove(key).map_err(failed)?;
+                        }
+                        StorageAction::ReadMessage { .. } | StorageAction::ReadQueue { .. } => {}
+                    }
+                }
+            }
+            transaction.commit().map_err(|error| committing(file, error))
+        })
+    }
+
+    fn read_message(
+        &mut self,
+        queue: QueueNumber,
+        sequence: Sequence,
+    ) -> Result<Option<StoredMessage>, StorageError> {
+        self.with(|database, _, file| {
+            let transaction = database.begin_read().map_err(|error| beginning(file, error))?;
+            let bodies = transaction.open_table(BODIES).map_err(|error| table(file, error))?;
+            let body = bodies.get((queue.0, sequence.0)).map_err(|error| storage(file, error))?;
+            body.map(|body| decode_message(body.value()).ok_or_else(|| damaged_message(file))).transpose()
+        })
+    }
+
+    fn read_queue(&mut self, queue: QueueNumber) -> Result<Option<StoredQueue>, StorageError> {
+        self.with(|database, _, file| {
+            let transaction = database.begin_read().map_err(|error| beginning(file, error))?;
+            let queues = transaction.open_table(QUEUES).map_err(|error| table(file, error))?;
+            let Some(record) = queues.get(queue.0).map_err(|error| storage(file, error))? else {
+                return Ok(None);
+            };
+            let record =
+                QueueRecord::decode(record.value()).map_err(|error| StorageError::record(file, error))?;
+            let messages = read_marks(&transaction, queue.0, file)?;
+            Ok(Some(StoredQueue { queue, record, messages }))
+        })
+    }
+}

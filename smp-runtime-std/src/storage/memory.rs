@@ -1,0 +1,50 @@
+//! The engine of tests: the core's storage model. Nothing survives the process.
+
+use smp_proto::broker::storage::{
+    ActionId, QueueNumber, Sequence, StorageAction, StoredMessage, StoredQueue,
+};
+use smp_proto::storage_model::StorageModel;
+
+use super::{Engine, StorageError};
+
+/// Storage in memory.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    model: StorageModel,
+}
+
+impl Engine for Memory {
+    fn load(
+        &mut self,
+        each: &mut dyn FnMut(StoredQueue) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        self.model.queues().try_for_each(each)
+    }
+
+    fn commit(
+        &mut self,
+        writes: &mut dyn Iterator<Item = &StorageAction>,
+        durable: bool,
+    ) -> Result<(), StorageError> {
+        for write in writes {
+            // The model answers by action; a commit is answered as a whole.
+            let _ = self.model.apply(ActionId(0), write.clone());
+        }
+        if durable {
+            self.model.sync();
+        }
+        Ok(())
+    }
+
+    fn read_message(
+        &mut self,
+        queue: QueueNumber,
+        sequence: Sequence,
+    ) -> Result<Option<StoredMessage>, StorageError> {
+        Ok(self.model.message(queue, sequence).cloned())
+    }
+
+    fn read_queue(&mut self, queue: QueueNumber) -> Result<Option<StoredQueue>, StorageError> {
+        Ok(self.model.queue(queue))
+    }
+}

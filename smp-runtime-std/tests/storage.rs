@@ -1,0 +1,252 @@
+//! Engines against the core's storage model: random actions, opened again in between.
+
+use std::path::Path;
+use std::sync::mpsc;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use smp_proto::broker::record::{QueueRecord, QueueStatus, RecipientKeys};
+use smp_proto::broker::storage::{
+    ActionId, Completion, MessageKind, MessageMark, QueueNumber, Sequence, StorageAction, StoredMessage,
+    StoredQueue,
+};
+use smp_proto::keys::{AuthKey, Ed25519Public, X25519Public};
+use smp_proto::session::outgoing::DeliverySecret;
+use smp_proto::storage_model::StorageModel;
+use smp_proto::time::UnixTime;
+use smp_runtime_std::storage::{Durability, Embedded, Engine, Memory, StorageError, StorageThread};
+
+fn record(seed: u8) -> Box<QueueRecord> {
+    Box::new(QueueRecord {
+        recipient: [seed; 24],
+        sender: [seed.wrapping_add(1); 24],
+        recipient_keys: RecipientKeys::One(AuthKey::Ed25519(Ed25519Public([seed; 32]))),
+        recipient_secret: DeliverySecret { relay: [seed; 32], peer: X25519Public([seed; 32]) },
+        sender_key: (seed % 2 == 0).then_some(AuthKey::X25519(X25519Public([seed; 32]))),
+        mode: None,
+        status: if seed % 3 == 0 { QueueStatus::Suspended } else { QueueStatus::Active },
+        notifier: None,
+        updated: UnixTime(i64::from(seed) * 86_400),
+    })
+}
+
+fn mark(seed: u8) -> MessageMark {
+    let kind = if seed % 5 == 0 { MessageKind::Quota } else { MessageKind::Ordinary };
+    MessageMark { timestamp: UnixTime(1_700_000_000 + i64::from(seed)), kind }
+}
+
+fn message(seed: u8, length: usize) -> StoredMessage {
+    StoredMessage { id: [seed; 24], notification: seed % 2 == 1, body: Bytes::from(vec![seed; length]) }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Write(StorageAction),
+    Commit,
+    OpenAgain,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let queue = (0u64..6).prop_map(QueueNumber);
+    let sequence = (0u64..8).prop_map(Sequence);
+    let step = prop_oneof![
+        4 => (queue.clone(), any::<u8>())
+            .prop_map(|(queue, seed)| Step::Write(StorageAction::PutQueue { queue, record: record(seed) })),
+        1 => queue.clone().prop_map(|queue| Step::Write(StorageAction::DeleteQueue { queue })),
+        6 => (queue.clone(), sequence.clone(), any::<u8>(), 0usize..20_000).prop_map(
+            |(queue, sequence, seed, length)| Step::Write(StorageAction::PutMessage {
+                queue,
+                sequence,
+                mark: mark(seed),
+                message: message(seed, length),
+            })
+        ),
+        4 => (queue, sequence, any::<u8>()).prop_map(|(queue, sequence, seed)| {
+            Step::Write(StorageAction::DeleteMessage { queue, sequence, mark: mark(seed) })
+        }),
+        3 => Just(Step::Commit),
+        1 => Just(Step::OpenAgain),
+    ];
+    proptest::collection::vec(step, 1..60)
+}
+
+fn loaded(engine: &mut dyn Engine) -> Vec<StoredQueue> {
+    let mut queues = Vec::new();
+    engine
+        .load(&mut |queue| {
+            queues.push(queue);
+            Ok(())
+        })
+        .expect("load");
+    queues
+}
+
+/// Runs the steps on an engine that `open` opens, and compares with the model after every commit.
+fn agrees_with_model<E: Engine>(
+    open: impl Fn(Option<E>) -> E,
+    steps: Vec<Step>,
+) -> Result<(), TestCaseError> {
+    let mut engine = open(None);
+    let mut model = StorageModel::default();
+    let mut group = Vec::new();
+    for step in steps {
+        match step {
+            // The broker never puts messages into queues that do not exist.
+            Step::Write(StorageAction::PutMessage { queue, .. }) if model.queue(queue).is_none() => {}
+            Step::Write(action) => {
+                model.apply(ActionId(0), action.clone());
+                group.push(action);
+            }
+            Step::Commit => {
+                engine.commit(&mut group.iter(), true).expect("commit");
+                group.clear();
+                model.sync();
+            }
+            Step::OpenAgain => {
+                // What was not committed is gone.
+                group.clear();
+                model.crash();
+                engine = open(Some(engine));
+            }
+        }
+        if group.is_empty() {
+            let expected: Vec<StoredQueue> = model.queues().collect();
+            prop_assert_eq!(&loaded(&mut engine), &expected);
+            for queue in (0..6).map(QueueNumber) {
+                prop_assert_eq!(engine.read_queue(queue).expect("read"), model.queue(queue));
+                for sequence in (0..8).map(Sequence) {
+                    let read = engine.read_message(queue, sequence).expect("read");
+                    prop_assert_eq!(read.as_ref(), model.message(queue, sequence));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_embedded_engine_does_what_the_model_does(steps in steps()) {
+        let folder = tempfile::tempdir().expect("a folder");
+        agrees_with_model(
+            |before| {
+                drop(before);
+                Embedded::open(folder.path()).expect("open")
+            },
+            steps,
+        )?;
+    }
+
+    #[test]
+    fn the_memory_engine_does_what_the_model_does(steps in steps()) {
+        let steps = steps.into_iter().filter(|step| !matches!(step, Step::OpenAgain)).collect();
+        agrees_with_model(|before: Option<Memory>| before.unwrap_or_default(), steps)?;
+    }
+}
+
+#[test]
+fn a_second_process_is_told_that_storage_is_in_use() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let _first = Embedded::open(folder.path()).expect("open");
+    let error = Embedded::open(folder.path()).expect_err("it is in use");
+    assert!(matches!(error, StorageError::InUse(_)), "{error}");
+}
+
+#[test]
+fn a_foreign_file_is_left_alone() {
+    for content in [&b"not a database"[..], &[0; 8192], &[]] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("queues.redb");
+        std::fs::write(&file, content).expect("write");
+        let error = Embedded::open(folder.path()).expect_err("it is foreign");
+        assert!(error.to_string().contains("queues.redb"), "{error}");
+    }
+}
+
+/// An engine that fails when it is told to.
+struct Failing {
+    inner: Memory,
+    fails: mpsc::Receiver<bool>,
+}
+
+impl Engine for Failing {
+    fn load(
+        &mut self,
+        each: &mut dyn FnMut(StoredQueue) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        self.inner.load(each)
+    }
+    fn commit(
+        &mut self,
+        writes: &mut dyn Iterator<Item = &StorageAction>,
+        durable: bool,
+    ) -> Result<(), StorageError> {
+        if self.fails.recv().expect("told") {
+            return Err(StorageError::Io(Path::new("disk").into(), std::io::ErrorKind::StorageFull.into()));
+        }
+        self.inner.commit(writes, durable)
+    }
+    fn read_message(
+        &mut self,
+        queue: QueueNumber,
+        sequence: Sequence,
+    ) -> Result<Option<StoredMessage>, StorageError> {
+        self.inner.read_message(queue, sequence)
+    }
+    fn read_queue(&mut self, queue: QueueNumber) -> Result<Option<StoredQueue>, StorageError> {
+        self.inner.read_queue(queue)
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_and_recovers() {
+    let (tell, fails) = mpsc::channel();
+    let (completed, completions) = mpsc::channel();
+    let (reported, reports) = mpsc::channel();
+    let (queue, thread) = StorageThread::start(
+        Failing { inner: Memory::default(), fails },
+        Durability::Commit,
+        move |done| done.into_iter().for_each(|done| completed.send(done).expect("open")),
+        move |report| reported.send(format!("{report:?}")).expect("open"),
+    )
+    .expect("a thread");
+    let put = |id| (ActionId(id), StorageAction::PutQueue { queue: QueueNumber(1), record: record(1) });
+    tell.send(true).expect("open");
+    queue.submit(&mut vec![put(1)]);
+    assert!(matches!(completions.recv(), Ok(Completion::Failed(ActionId(1)))));
+    queue.submit(&mut vec![(ActionId(2), StorageAction::ReadQueue { queue: QueueNumber(1) })]);
+    assert!(matches!(completions.recv(), Ok(Completion::Queue(ActionId(2), None))));
+    tell.send(false).expect("open");
+    queue.submit(&mut vec![put(3)]);
+    assert!(matches!(completions.recv(), Ok(Completion::Done(ActionId(3)))));
+    drop(queue);
+    thread.join().expect("it ended");
+    let reports: Vec<String> = reports.try_iter().collect();
+    assert_eq!(reports.len(), 2, "{reports:?}");
+    assert!(reports[0].contains("StorageFull") && reports[1] == "Recovered", "{reports:?}");
+}
+
+#[test]
+fn what_was_submitted_is_done_before_the_thread_ends() {
+    for durability in [Durability::Commit, Durability::Relaxed(std::time::Duration::from_secs(3600))] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (completed, completions) = mpsc::channel();
+        let (queue, thread) = StorageThread::start(
+            Embedded::open(folder.path()).expect("open"),
+            durability,
+            move |done| done.into_iter().for_each(|done| completed.send(done).expect("open")),
+            |report| panic!("{report:?}"),
+        )
+        .expect("a thread");
+        for number in 0..100 {
+            let action = StorageAction::PutQueue { queue: QueueNumber(number), record: record(1) };
+            queue.submit(&mut vec![(ActionId(number), action)]);
+        }
+        drop(queue);
+        thread.join().expect("it ended");
+        assert_eq!(completions.try_iter().filter(|done| matches!(done, Completion::Done(_))).count(), 100);
+        assert_eq!(loaded(&mut Embedded::open(folder.path()).expect("open")).len(), 100);
+    }
+}
