@@ -1,5 +1,5 @@
 //! A client's machine against a relay that is scripted by the test: what it sends, when, and what it reports.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

@@ -1,5 +1,5 @@
 //! What a relay's session allocates for a block when everything is warm: nothing but the block itself.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use std::collections::VecDeque;
 

@@ -1,5 +1,5 @@
 //! Both sides of a connection against each other, and against everything that a peer might send.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use std::collections::VecDeque;
 use std::sync::Arc;

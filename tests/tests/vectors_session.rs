@@ -1,5 +1,5 @@
 //! The sessions against the reference's vectors: `hello.jsonl`, and the kinds of `transmissions.jsonl` that need keys.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use std::cell::Cell;
 use std::collections::VecDeque;

@@ -15,6 +15,7 @@ use crate::wire::{CorrelationId, EntityId};
 
 /// One transmission of a block: a command that can be looked up, or the error that it gets.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are commands, and a box for each would cost more")]
 pub enum Request<'a> {
     /// A well-formed command with fitting credentials.
     Command {
@@ -63,6 +64,7 @@ pub struct Verified<'a> {
 
 /// What verification found.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are commands, and a box for each would cost more")]
 pub(crate) enum Outcome<'a> {
     /// Execute it. The broker checks that the key is still the right one: a queue may have been secured in between.
     Execute {

@@ -41,7 +41,7 @@ use crate::wire::version::{Version, VersionRange};
 
 /// How many requests are looked up and verified at once.
 ///
-/// Large enough that signatures of a block share their work, small enough for a stack: a chunk takes about 10 KB.
+/// Large enough that signatures of a block share their work, small enough for a stack: a chunk takes less than 20 KB.
 pub const CHUNK_LENGTH: usize = 32;
 
 /// Some of a block's requests.
@@ -475,4 +475,17 @@ impl<'b> Iterator for Requests<'b> {
 
 fn malformed<'b>(Malformed { correlation, entity, error }: Malformed) -> Request<'b> {
     Request::Malformed { correlation, entity, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::VerifiedChunk;
+
+    #[test]
+    fn chunks_fit_on_a_stack_and_sessions_at_rest_are_small() {
+        let sizes =
+            [size_of::<RequestChunk<'_>>(), size_of::<VerifiedChunk<'_>>(), size_of::<ServerSession>()];
+        assert!(sizes[0] <= 20 * 1024 && sizes[1] <= 24 * 1024 && sizes[2] <= 600, "{sizes:?}");
+    }
 }
