@@ -577,6 +577,10 @@ fn a_client_talks_only_to_the_relay_of_its_address() {
         let mut client = ClientSession::new(&config, facts(true, tls), NOW, &mut entropy);
         let result = client.receive(server.take_handshake_block().unwrap(), NOW);
         assert_eq!(result.err(), expected.map(SessionError::Close));
+        if expected.is_none() {
+            let early = client.seal(&mut [0; BLOCK_LENGTH], NOW, |_| {});
+            assert_eq!(early, Err(Misuse::NotEstablished), "a command must not overtake the hello");
+        }
         assert_eq!(client.take_handshake_block().is_some(), expected.is_none());
     }
 }

@@ -34,7 +34,8 @@ pub struct ClientLimits {
     pub in_flight: usize,
     /// Subscriptions.
     pub subscriptions: usize,
-    /// Events that were not fetched: with more than these, no block may be given. One block adds at most 255.
+    /// Events that were not fetched: with more than these, no block may be given. One block adds at most 255; an event
+    /// with a message keeps its block of 16 KB.
     pub events: usize,
 }
 
@@ -49,7 +50,7 @@ impl ClientConfig {
             pings_missed: 3,
             first_delay: Duration::from_secs(2),
             longest_delay: Duration::from_secs(60),
-            limits: ClientLimits { commands: 1024, in_flight: 512, subscriptions: 100_000, events: 1024 },
+            limits: ClientLimits { commands: 1024, in_flight: 512, subscriptions: 100_000, events: 256 },
         }
     }
 

@@ -276,7 +276,7 @@ impl ClientSession {
     /// none.
     ///
     /// # Errors
-    /// [`Misuse`] when the session is not established.
+    /// [`Misuse`] when the session is not established, or its own hello was not taken yet.
     pub fn seal(
         &mut self,
         block: &mut [u8; BLOCK_LENGTH],
@@ -284,6 +284,8 @@ impl ClientSession {
         fill: impl FnOnce(&mut CommandWriter<'_>),
     ) -> Result<bool, Misuse> {
         let established = match &mut self.state {
+            // Commands must not overtake the hello.
+            State::Established(_) if self.handshake_output.is_some() => return Err(Misuse::NotEstablished),
             State::Established(established) => established,
             State::AwaitingHello { .. } => return Err(Misuse::NotEstablished),
             State::Ended(_) => return Err(Misuse::Ended),
