@@ -2,9 +2,16 @@
 //!
 //! [`tls`], [`certificates`], [`configuration`] and [`relay`] are without sockets and shared with `smp-runtime-smol`.
 
+#[cfg(unix)]
+pub mod blocking_relay;
 pub mod certificates;
+#[cfg(unix)]
+pub mod client;
 pub mod configuration;
+pub mod dialing;
 pub mod fast_cryptography;
+#[cfg(unix)]
+mod readiness;
 pub mod relay;
 pub mod storage;
 pub mod tls;

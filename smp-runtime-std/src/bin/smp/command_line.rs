@@ -1,0 +1,182 @@
+//! What can be typed after `smp`.
+#![allow(rustdoc::broken_intra_doc_links, reason = "these texts are for a terminal, where brackets mean: may be left out")]
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::Shell;
+
+/// A terminal client for relays of the SimpleX Messaging Protocol.
+///
+/// Two people exchange messages like this: one runs `smp queue new --address ADDRESS talk` and gives the printed queue
+/// address to the other, who runs `smp queue send QUEUE-ADDRESS "hello"`; the first reads with `smp queue listen talk`.
+#[derive(Debug, Parser)]
+#[command(name = "smp", version, arg_required_else_help = true, propagate_version = true)]
+pub(crate) struct CommandLine {
+    /// The folder with your queues and their keys [default: the user's data folder]
+    #[arg(long, value_name = "DIR", env = "SMP_DATA", global = true, value_hint = ValueHint::DirPath)]
+    pub(crate) data: Option<PathBuf>,
+    /// Print one JSON object a line instead of text.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Seconds to wait for a connection, and for each answer of the relay.
+    #[arg(long, value_name = "SECONDS", default_value = "20", value_parser = parse_seconds, global = true)]
+    pub(crate) timeout: Duration,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Connect to a relay, check who it is, and measure how fast it answers.
+    Ping(Ping),
+    /// Make queues, send to them, and receive from them.
+    #[command(subcommand)]
+    Queue(Queue),
+    /// Load a relay and measure it. Make sure that its operator agrees.
+    Bench(Box<Bench>),
+    /// Print the completions of a shell: `smp completions bash > /etc/bash_completion.d/smp`
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ping {
+    /// The relay's address: smp://FINGERPRINT@HOST[:PORT]
+    pub(crate) address: String,
+    /// How many times to ask.
+    #[arg(long, short = 'c', default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) count: u32,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Queue {
+    /// Make a queue on a relay, and print the address to give to whoever may send to it.
+    New {
+        /// The relay's address, with its password if it has one: smp://FINGERPRINT[:PASSWORD]@HOST[:PORT]
+        /// [default: that of the queue made before]
+        #[arg(long, short = 'a', env = "SMP_ADDRESS", hide_env_values = true)]
+        address: Option<String>,
+        /// Your own name for the queue; nobody else sees it.
+        #[arg(default_value = "main")]
+        name: String,
+    },
+    /// Send a message to a queue; the first one secures the queue, so that nobody else can send to it.
+    Send {
+        /// The queue's address, as `smp queue new` printed it.
+        #[arg(value_name = "QUEUE-ADDRESS")]
+        queue: String,
+        /// The message; without it, or with `-`, it is read from the standard input to its end.
+        message: Option<String>,
+        /// Send each line of the standard input as a message of its own.
+        #[arg(long, conflicts_with = "message")]
+        lines: bool,
+    },
+    /// Receive the messages of a queue, waiting for more until it is interrupted.
+    Listen {
+        /// Your name for the queue.
+        #[arg(default_value = "main")]
+        name: String,
+        /// Stop after this many messages.
+        #[arg(long, short = 'c', value_parser = clap::value_parser!(u64).range(1..))]
+        count: Option<u64>,
+        /// Take what waits now, and stop.
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Delete a queue, on its relay and here, with all messages that wait in it.
+    Delete {
+        /// Your name for the queue.
+        name: String,
+        /// Forget it here even when the relay cannot be reached.
+        #[arg(long)]
+        force: bool,
+    },
+    /// List your queues.
+    List,
+}
+
+/// What a run of `smp bench` does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    /// Full-size messages through queues: sent, delivered, acknowledged.
+    Messages,
+    /// Connections made and closed again: TCP, TLS and SMP handshakes.
+    Connections,
+    /// Connections that do nothing: what each costs in memory.
+    Idle,
+    /// Queues created, in full batches.
+    New,
+    /// Queues subscribed to, in full batches.
+    Subscribe,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// The relay's address, with its password if it has one: smp://FINGERPRINT[:PASSWORD]@HOST[:PORT]
+    pub(crate) address: String,
+    /// What to measure.
+    #[arg(long, short, value_enum, default_value_t = Mode::Messages)]
+    pub(crate) mode: Mode,
+    /// How many connections [default: 16; with `--mode idle` 1000]
+    #[arg(long, short = 'n', value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) connections: Option<u32>,
+    /// How many queues in all [default: one for each two connections; with `--mode new` and `subscribe` 10000]
+    #[arg(long, short = 'q', value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub(crate) queues: Option<u32>,
+    /// How many messages each queue has under way.
+    #[arg(long, short = 'p', default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) pipeline: u32,
+    /// Measure for this many seconds [default: 10 when no count is given]
+    #[arg(long, short = 'd', value_name = "SECONDS", value_parser = parse_seconds)]
+    pub(crate) duration: Option<Duration>,
+    /// Stop after this many messages or connections.
+    #[arg(long, short = 'c', value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+    /// Bytes of each message's body [default: the most that the version allows]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) size: Option<u32>,
+    /// The newest version to speak [default: the newest known]
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) smp_version: Option<u16>,
+    /// Threads that make the load.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(crate) threads: u32,
+    /// The process id of the relay, when it runs on this machine: reports its processor time and memory.
+    #[arg(long)]
+    pub(crate) pid: Option<u32>,
+    /// Also measure the cryptography that one message cannot do without, and compare.
+    #[arg(long)]
+    pub(crate) floor: bool,
+}
+
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| format!("`{text}` is not a number of seconds"))?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(duration) if !duration.is_zero() && seconds <= 31_536_000.0 => Ok(duration),
+        _ => Err("it must be more than 0 and at most a year".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test")]
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_positive_and_bounded() {
+        assert_eq!(parse_seconds("1.5"), Ok(Duration::from_millis(1500)));
+        for wrong in ["0", "-1", "NaN", "inf", "1e30", "soon", ""] {
+            assert!(parse_seconds(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! `smp`: relays of the SimpleX Messaging Protocol from a terminal.
+
+mod bench;
+mod command_line;
+mod connecting;
+mod failure;
+mod ping;
+mod queue;
+mod report;
+mod state;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use crate::command_line::{Command, CommandLine};
+use crate::failure::Failure;
+use crate::report::Report;
+
+fn main() -> ExitCode {
+    let line = CommandLine::parse();
+    let report = Report::new(line.json);
+    match run(line, report) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            report.failure(&failure);
+            failure.kind.exit_code().into()
+        }
+    }
+}
+
+fn run(line: CommandLine, report: Report) -> Result<(), Failure> {
+    match line.command {
+        Command::Bench(options) => bench::run(report, line.timeout, &options),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut CommandLine::command(), "smp", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Ping(options) => ping::run(report, line.timeout, &options),
+        Command::Queue(command) => queue::run(report, line.timeout, line.data, command),
+    }
+}

@@ -1,0 +1,210 @@
+//! A relay of either runtime inside the test, on a free port of the loopback interface, and a cable to it that can be cut.
+#![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use smp_proto::broker::storage::{ActionId, Completion, QueueNumber, Sequence, StorageAction, StoredMessage};
+use smp_proto::wire::address::ServerAddress;
+use smp_runtime_smol::executor::Threads;
+use smp_runtime_smol::service::Service;
+use smp_runtime_std::blocking_relay::BlockingRelay;
+use smp_runtime_std::certificates::{Algorithm, Fingerprint, LoadedIdentity, NewIdentity, Validity};
+use smp_runtime_std::configuration::Configuration;
+use smp_runtime_std::relay::{ActionQueue, Completions, RelayBuilder};
+
+use crate::raw_client::{PATIENCE, RawClient};
+
+/// Who drives the relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runtime {
+    /// Tasks on smol, as `smp-server`.
+    Smol,
+    /// A thread for each connection.
+    Blocking,
+}
+
+/// What may differ between relays.
+#[derive(Clone, Default)]
+pub struct Options {
+    pub message_quota: Option<usize>,
+    pub password: Option<&'static str>,
+}
+
+/// A running relay.
+pub struct RelayUnderTest {
+    pub address: SocketAddr,
+    pub fingerprint: Fingerprint,
+    running: Option<Running>,
+}
+
+enum Running {
+    Smol(Threads, Service),
+    Blocking(BlockingRelay),
+}
+
+impl RelayUnderTest {
+    pub fn start(runtime: Runtime, options: Options) -> Self {
+        let made = NewIdentity::make("localhost", Algorithm::Ed25519, Validity::days_from_now(100)).unwrap();
+        let fingerprint = made.fingerprint();
+        let identity = LoadedIdentity {
+            credentials: made.online,
+            fingerprint,
+            host: None,
+            not_after: u64::MAX,
+            warnings: Vec::new(),
+        };
+        let mut configuration = Configuration::default();
+        if let Some(quota) = options.message_quota {
+            configuration.limits.message_quota = quota;
+        }
+        configuration.create_password = options.password.map(|password| password.parse().unwrap());
+        let relay = RelayBuilder::new(&configuration, &identity)
+            .unwrap()
+            .finish(|completions| Ok::<_, std::convert::Infallible>(Memory::start(completions)))
+            .unwrap();
+        let relay = Arc::new(relay);
+        let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+        match runtime {
+            Runtime::Smol => {
+                let threads = Threads::start(Some(2)).unwrap();
+                let listener = async_io::Async::<TcpListener>::bind(loopback).unwrap();
+                let service = Service::start(relay, vec![listener], threads.executor()).unwrap();
+                let address = *service.addresses().first().unwrap();
+                Self { address, fingerprint, running: Some(Running::Smol(threads, service)) }
+            }
+            Runtime::Blocking => {
+                let relay = BlockingRelay::bind(loopback, relay).unwrap();
+                Self { address: relay.address(), fingerprint, running: Some(Running::Blocking(relay)) }
+            }
+        }
+    }
+
+    /// The relay's address for clients.
+    pub fn server_address(&self) -> ServerAddress {
+        address(self.fingerprint, self.address)
+    }
+
+    /// A plain client.
+    pub fn raw(&self) -> RawClient {
+        RawClient::connect(self.address, self.fingerprint).unwrap()
+    }
+
+    /// Stops in order; false when something was left.
+    pub fn stop(mut self) -> bool {
+        match self.running.take().unwrap() {
+            Running::Smol(threads, service) => {
+                let stopped = async_io::block_on(service.stop(PATIENCE));
+                threads.stop();
+                stopped
+            }
+            Running::Blocking(relay) => relay.stop(PATIENCE),
+        }
+    }
+}
+
+pub fn address(fingerprint: Fingerprint, at: SocketAddr) -> ServerAddress {
+    format!("smp://{fingerprint}@{at}").parse().unwrap()
+}
+
+/// Storage that keeps bodies in memory, on a thread of its own.
+struct Memory(Mutex<mpsc::Sender<Vec<(ActionId, StorageAction)>>>);
+
+impl Memory {
+    fn start(completions: Completions) -> Box<dyn ActionQueue> {
+        let (sender, receiver) = mpsc::channel::<Vec<(ActionId, StorageAction)>>();
+        thread::spawn(move || {
+            let mut messages: BTreeMap<(QueueNumber, Sequence), StoredMessage> = BTreeMap::new();
+            for batch in receiver {
+                let done: Vec<Completion> =
+                    batch.into_iter().map(|(id, action)| carry_out(&mut messages, id, action)).collect();
+                completions.complete(done);
+            }
+        });
+        Box::new(Self(Mutex::new(sender)))
+    }
+}
+
+fn carry_out(
+    messages: &mut BTreeMap<(QueueNumber, Sequence), StoredMessage>,
+    id: ActionId,
+    action: StorageAction,
+) -> Completion {
+    match action {
+        StorageAction::PutQueue { .. } => {}
+        StorageAction::DeleteQueue { queue } => messages.retain(|(of, _), _| *of != queue),
+        StorageAction::PutMessage { queue, sequence, message, .. } => {
+            messages.insert((queue, sequence), message);
+        }
+        StorageAction::DeleteMessage { queue, sequence, .. } => {
+            messages.remove(&(queue, sequence));
+        }
+        StorageAction::ReadMessage { queue, sequence, .. } => {
+            return Completion::Message(id, messages.get(&(queue, sequence)).cloned());
+        }
+        StorageAction::ReadQueue { .. } => panic!("only a failure of storage makes the broker read a queue"),
+    }
+    Completion::Done(id)
+}
+
+impl ActionQueue for Memory {
+    fn submit(&self, actions: &mut Vec<(ActionId, StorageAction)>) {
+        self.0.lock().unwrap().send(std::mem::take(actions)).unwrap();
+    }
+}
+
+/// A TCP connection to somewhere, through this process, that can be cut.
+pub struct Cable {
+    pub address: SocketAddr,
+    sockets: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Cable {
+    pub fn to(target: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let sockets: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
+        let kept = Arc::clone(&sockets);
+        thread::spawn(move || {
+            for near in listener.incoming() {
+                let (near, far) = (near.unwrap(), TcpStream::connect(target).unwrap());
+                kept.lock().unwrap().extend([near.try_clone().unwrap(), far.try_clone().unwrap()]);
+                for (from, to) in [(near.try_clone().unwrap(), far.try_clone().unwrap()), (far, near)] {
+                    thread::spawn(move || carry(from, to));
+                }
+            }
+        });
+        Self { address, sockets }
+    }
+
+    /// Cuts all connections there are; new ones can be made at once.
+    pub fn cut(&self) {
+        for socket in self.sockets.lock().unwrap().drain(..) {
+            // It may be closed already.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+fn carry(mut from: TcpStream, mut to: TcpStream) {
+    let mut buffer = vec![0; 65_536];
+    while let Ok(count) = from.read(&mut buffer)
+        && count > 0
+        && to.write_all(&buffer[..count]).is_ok()
+    {}
+    let _ = to.shutdown(Shutdown::Write);
+}
+
+/// Waits for what happens soon, whatever the machine is doing.
+pub fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let until = std::time::Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(std::time::Instant::now() < until, "{what}: it did not happen");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
