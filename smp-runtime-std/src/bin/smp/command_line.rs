@@ -1,5 +1,8 @@
 //! What can be typed after `smp`.
-#![allow(rustdoc::broken_intra_doc_links, reason = "these texts are for a terminal, where brackets mean: may be left out")]
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "these texts are for a terminal, where brackets mean: may be left out"
+)]
 
 use std::path::PathBuf;
 use std::time::Duration;
