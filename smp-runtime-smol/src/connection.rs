@@ -3,7 +3,7 @@
 //! Owns: the socket and one timer. It decides nothing. It reads what is there before it waits, writes everything that
 //! there is with as few calls as possible, and gives others their turn after a while.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::pin::Pin;
@@ -17,86 +17,93 @@ use smp_runtime_std::relay::connection::RelayConnection;
 const READS_PER_TURN: usize = 8;
 
 /// Drives `connection` over `socket` until it ends, for whatever reason.
-pub async fn drive(socket: Async<TcpStream>, mut connection: RelayConnection) {
-    let mut timer = Timer::never();
-    let mut armed: Option<SystemInstant> = None;
+pub async fn drive(socket: Async<TcpStream>, connection: RelayConnection) {
+    let mut driver = Driver { socket, connection, timer: Timer::never(), armed: None, readable: true };
     loop {
-        let busy = take_turn(&socket, &mut connection);
-        if connection.has_ended() {
+        let busy = driver.take_turn();
+        if driver.connection.has_ended() {
             return;
         }
         if busy {
             smol::future::yield_now().await;
-            continue;
-        }
-        // The timer is moved only when it would be late: activity puts deadlines off all the time, and a timer that is
-        // early once in a while costs less than one that is moved for each block.
-        let deadline = connection.deadline();
-        if let Some(deadline) = deadline
-            && armed.is_none_or(|armed| deadline < armed)
-        {
-            timer.set_at(deadline);
-            armed = Some(deadline);
-        }
-        let expired = poll_fn(|context| wait(context, &socket, &connection, &mut timer)).await;
-        if expired {
-            armed = None;
-            connection.handle_timeout();
+        } else {
+            driver.arm_timer();
+            poll_fn(|context| driver.poll_wait(context)).await;
         }
     }
 }
 
-/// Reads, works and writes until there is nothing to do or it is somebody else's turn: true in the latter case.
-fn take_turn(socket: &Async<TcpStream>, connection: &mut RelayConnection) -> bool {
-    let mut stream = socket.get_ref();
-    let mut exhausted = false;
-    for _ in 0..READS_PER_TURN {
-        connection.work();
-        while connection.wants_write() {
-            match connection.write_to(&mut stream) {
-                Ok(()) => connection.work(),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => {
-                    connection.lost();
-                    return false;
-                }
-            }
-        }
-        if exhausted || connection.has_ended() || !connection.wants_read() {
-            return false;
-        }
-        match connection.read_from(&mut stream) {
-            // A read that does not fill the room has taken everything: asking again would only be told to wait.
-            Ok(everything) => exhausted = everything,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(_) => {
-                connection.lost();
+struct Driver {
+    socket: Async<TcpStream>,
+    connection: RelayConnection,
+    timer: Timer,
+    /// When the timer fires.
+    armed: Option<SystemInstant>,
+    /// Whether there may be something to read. Only a wait for the socket says so again after everything was read: to
+    /// read at each wake-up would cost a call to the system that says no, and a wake-up for what was read already.
+    readable: bool,
+}
+
+impl Driver {
+    /// Reads, works and writes until there is nothing to do or it is somebody else's turn: true in the latter case.
+    fn take_turn(&mut self) -> bool {
+        for _ in 0..READS_PER_TURN {
+            self.connection.work();
+            self.write();
+            if !self.readable || self.connection.has_ended() || !self.connection.wants_read() {
                 return false;
             }
+            match self.connection.read_from(&mut self.socket.get_ref()) {
+                // A read that does not fill the room has taken everything.
+                Ok(everything) => self.readable = !everything,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => self.connection.lost(),
+            }
+        }
+        true
+    }
+
+    /// Writes until there is nothing to write, or the socket takes no more.
+    fn write(&mut self) {
+        while self.connection.wants_write() {
+            match self.connection.write_to(&mut self.socket.get_ref()) {
+                Ok(()) => self.connection.work(),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return self.connection.lost(),
+            }
         }
     }
-    true
-}
 
-/// Ready when there is something to do; true when that is only the timer.
-fn wait(
-    context: &mut Context<'_>,
-    socket: &Async<TcpStream>,
-    connection: &RelayConnection,
-    timer: &mut Timer,
-) -> Poll<bool> {
-    // The bell is looked at after the waker is registered, so nothing is missed in between.
-    if connection.poll_events(context.waker()) {
-        return Poll::Ready(false);
+    /// The timer is moved only when it would be late: activity puts deadlines off all the time, and a timer that is
+    /// early once in a while costs less than one that is moved for each block.
+    fn arm_timer(&mut self) {
+        if let Some(deadline) = self.connection.deadline()
+            && self.armed.is_none_or(|armed| deadline < armed)
+        {
+            self.timer.set_at(deadline);
+            self.armed = Some(deadline);
+        }
     }
-    // An error of the poll itself shows again when reading or writing, and is handled there.
-    if connection.wants_read() && socket.poll_readable(context).is_ready() {
-        return Poll::Ready(false);
+
+    /// Ready when there is something to do.
+    fn poll_wait(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        // The bell is looked at after the waker is registered, so nothing is missed in between.
+        let mut ready = self.connection.poll_events(context.waker());
+        // An error of the poll itself shows again when reading or writing, and is handled there.
+        if self.connection.wants_read() && (self.readable || self.socket.poll_readable(context).is_ready()) {
+            self.readable = true;
+            ready = true;
+        }
+        if self.connection.wants_write() && self.socket.poll_writable(context).is_ready() {
+            ready = true;
+        }
+        if Pin::new(&mut self.timer).poll(context).is_ready() {
+            self.armed = None;
+            self.connection.handle_timeout();
+            ready = true;
+        }
+        if ready { Poll::Ready(()) } else { Poll::Pending }
     }
-    if connection.wants_write() && socket.poll_writable(context).is_ready() {
-        return Poll::Ready(false);
-    }
-    std::future::Future::poll(Pin::new(timer), context).map(|_| true)
 }

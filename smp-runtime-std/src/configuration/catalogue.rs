@@ -61,14 +61,14 @@ pub(super) const KEYS: &[Key] = &[
         "durability",
         "commit",
         "`commit`: a message is confirmed to its sender when it is safely on disk; nothing confirmed is ever lost.\n\
-         `relaxed`: it is confirmed when it is written, and made safe a little later: faster on slow disks, and a power\n\
-         failure may lose the last moments. (A crash of the relay alone loses nothing in either mode.)",
+         `relaxed`: it is confirmed when it is written, and made safe a little later: faster on slow disks, and a crash or\n\
+         power failure may lose the last moments.",
     ),
     key(
         "STORAGE",
         "relaxed_window_milliseconds",
         "200",
-        "How much time a power failure may cost with `durability: relaxed`: 10 to 60000.",
+        "How much time a crash or power failure may cost with `durability: relaxed`: 10 to 60000.",
     ),
     key(
         "AUTH",

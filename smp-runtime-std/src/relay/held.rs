@@ -128,7 +128,7 @@ impl Held {
     }
 
     /// Hands a group of completions over, all at once.
-    pub(super) fn complete(&self, completions: impl IntoIterator<Item = Completion>, now: Now) {
+    pub(super) fn complete(&self, completions: Vec<Completion>, now: Now) {
         self.hold(None, |broker| {
             for completion in completions {
                 broker.complete(completion, now);

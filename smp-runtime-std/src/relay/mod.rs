@@ -37,6 +37,7 @@ use self::held::Held;
 pub use self::setup::{Completions, RelayBuilder, SetupError};
 use self::wakeup::Events;
 use crate::configuration::ServiceLimits;
+use crate::storage::StorageThread;
 use crate::tls::ServerTls;
 
 /// A relay. Runtimes share it in an [`Arc`].
@@ -49,6 +50,8 @@ pub struct Relay {
     sessions: Arc<ServerSessionConfig>,
     limits: ServiceLimits,
     inactive_after: Option<Duration>,
+    /// The thread that writes, when the relay has started it itself.
+    storage: Option<StorageThread>,
 }
 
 impl Relay {
@@ -135,6 +138,10 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         self.held.detach();
+        if let Some(storage) = self.storage.take() {
+            // It has done everything that it was asked to; a panic of it has been reported when it happened.
+            let _ = storage.join();
+        }
     }
 }
 

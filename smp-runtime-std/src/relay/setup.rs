@@ -1,5 +1,6 @@
 //! Making a relay: from a configuration, an identity and what storage holds, to a broker with storage beside it.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use smp_proto::broker::storage::{Completion, StoredQueue};
@@ -15,8 +16,9 @@ use super::clock::Clock;
 use super::entropy::{NoRandomness, ProcessEntropy};
 use super::held::{ActionQueue, Held};
 use crate::certificates::{Algorithm, LoadedIdentity, PrivateKey};
-use crate::configuration::Configuration;
+use crate::configuration::{self, Configuration};
 use crate::fast_cryptography::FAST;
+use crate::storage::{Durability, Embedded, Engine, StorageError, StorageReport, StorageThread};
 use crate::tls::{ApplicationProtocol, ServerTls, ServerTlsOptions, TlsError};
 
 /// Why there is no relay. Prints as one line for the operator.
@@ -30,6 +32,10 @@ pub enum SetupError {
     Tls(TlsError),
     /// What is stored cannot be taken over.
     Stored(RestoreError),
+    /// Storage cannot be opened or read.
+    Storage(StorageError),
+    /// The system gives no thread for storage.
+    Thread(std::io::Error),
 }
 
 impl core::fmt::Display for SetupError {
@@ -42,6 +48,8 @@ impl core::fmt::Display for SetupError {
                 formatter.write_str("there are more queues in storage than [LIMITS] queues allows: raise it")
             }
             Self::Stored(error) => write!(formatter, "{error}: restore the folder `store` from a backup"),
+            Self::Storage(error) => error.fmt(formatter),
+            Self::Thread(error) => write!(formatter, "the system gives no thread for storage: {error}"),
         }
     }
 }
@@ -53,6 +61,8 @@ impl core::error::Error for SetupError {
             Self::Identity(error) => error,
             Self::Tls(error) => error,
             Self::Stored(error) => error,
+            Self::Storage(error) => error,
+            Self::Thread(error) => error,
         })
     }
 }
@@ -76,7 +86,7 @@ pub struct Completions {
 
 impl Completions {
     /// Hands over a group of completions, best all those of one commit: the relay's lock is taken once for them.
-    pub fn complete(&self, completions: impl IntoIterator<Item = Completion>) {
+    pub fn complete(&self, completions: Vec<Completion>) {
         self.held.complete(completions, self.clock.now());
     }
 }
@@ -154,7 +164,58 @@ impl RelayBuilder {
             sessions: self.sessions,
             limits: self.configuration.limits,
             inactive_after: self.configuration.inactive_after,
+            storage: None,
         })
+    }
+}
+
+impl Relay {
+    /// The relay of a folder of storage: opens it, takes over every queue, and starts the thread that writes.
+    /// `loaded` is told now and then how many queues there are so far, `report` when storage fails and recovers.
+    ///
+    /// # Errors
+    /// [`SetupError`].
+    pub fn open(
+        configuration: &Configuration,
+        identity: &LoadedIdentity,
+        store: &Path,
+        mut loaded: impl FnMut(u64),
+        report: impl FnMut(StorageReport<'_>) + Send + 'static,
+    ) -> Result<Self, SetupError> {
+        /// Telling costs more than loading a queue.
+        const TOLD_EVERY: u64 = 1024;
+        let mut builder = RelayBuilder::new(configuration, identity)?;
+        let mut engine = Embedded::open(store).map_err(SetupError::Storage)?;
+        let mut count = 0;
+        let mut refused = None;
+        let result = engine.load(&mut |stored| {
+            count += 1;
+            if count % TOLD_EVERY == 0 {
+                loaded(count);
+            }
+            builder.broker.restore(stored).map_err(|error| {
+                refused = Some(error);
+                StorageError::restore(store, error)
+            })
+        });
+        if let Some(error) = refused {
+            return Err(SetupError::Stored(error));
+        }
+        result.map_err(SetupError::Storage)?;
+        let durability = match configuration.durability {
+            configuration::Durability::Commit => Durability::Commit,
+            configuration::Durability::Relaxed(window) => Durability::Relaxed(window),
+        };
+        let mut thread = None;
+        let mut relay = builder.finish(|completions| {
+            let complete = move |group| completions.complete(group);
+            let (queue, started) =
+                StorageThread::start(engine, durability, complete, report).map_err(SetupError::Thread)?;
+            thread = Some(started);
+            Ok(Box::new(queue) as Box<dyn ActionQueue>)
+        })?;
+        relay.storage = thread;
+        Ok(relay)
     }
 }
 

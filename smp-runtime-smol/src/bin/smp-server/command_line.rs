@@ -19,13 +19,15 @@ pub(crate) struct CommandLine {
     #[arg(long, global = true)]
     pub(crate) json: bool,
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) command: Option<Command>,
 }
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Make the folder: certificates, a commented configuration, and the address to give to clients.
     Init(Init),
+    /// Start the relay; stops on SIGINT and SIGTERM.
+    Start,
     /// Make a new online certificate. The relay keeps its identity and address; this needs the file `ca.key`.
     Cert,
     /// Delete the folder with everything in it: identity, queues and messages.

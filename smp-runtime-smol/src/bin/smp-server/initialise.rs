@@ -14,6 +14,20 @@ use crate::report::{Report, qr_code};
 /// The host when none is given: good for trying it out.
 const DEFAULT_HOST: &str = "localhost";
 
+impl Init {
+    /// What a first start without arguments does.
+    pub(crate) fn by_default() -> Self {
+        Self {
+            host: Vec::new(),
+            port: Vec::new(),
+            listen: Vec::new(),
+            password: None,
+            no_password: false,
+            yes: true,
+        }
+    }
+}
+
 /// `smp-server init`
 pub(crate) fn initialise(folder: &DataFolder, asked: Init, report: Report) -> Result<(), Failure> {
     let path = folder.path().display();

@@ -5,14 +5,15 @@ mod failure;
 mod folder;
 mod initialise;
 mod report;
+mod start;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::command_line::{Command, CommandLine};
+use crate::command_line::{Command, CommandLine, Init};
 use crate::failure::Failure;
-use crate::folder::DataFolder;
+use crate::folder::{DataFolder, Found};
 use crate::report::Report;
 
 fn main() -> ExitCode {
@@ -27,10 +28,17 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(folder: DataFolder, command: Command, report: Report) -> Result<(), Failure> {
+fn run(folder: DataFolder, command: Option<Command>, report: Report) -> Result<(), Failure> {
     match command {
-        Command::Init(asked) => initialise::initialise(&folder, asked, report),
-        Command::Cert => initialise::renew(&folder, report),
-        Command::Delete { yes } => initialise::delete(&folder, yes, report),
+        Some(Command::Init(asked)) => initialise::initialise(&folder, asked, report),
+        Some(Command::Cert) => initialise::renew(&folder, report),
+        Some(Command::Delete { yes }) => initialise::delete(&folder, yes, report),
+        Some(Command::Start) => start::start(&folder, report),
+        None => {
+            if folder.look()? == Found::Nothing {
+                initialise::initialise(&folder, Init::by_default(), report)?;
+            }
+            start::start(&folder, report)
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! What the operator sees: text for people, or one JSON object a line for programs. Never on behalf of one client.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
 use serde_json::{Value, json};
@@ -41,6 +42,30 @@ impl Report {
         } else {
             writeln!(output, "smp-server: {message}")
         };
+    }
+
+    /// Something that the operator may want to know, on standard error: one line.
+    pub(crate) fn note(self, message: &str) {
+        let mut output = std::io::stderr().lock();
+        let _ = if self.json {
+            writeln!(output, "{}", json!({ "event": "note", "message": message }))
+        } else {
+            writeln!(output, "smp-server: {message}")
+        };
+    }
+
+    /// How far loading is, on standard error when that is a terminal.
+    pub(crate) fn progress(self) -> ProgressBar {
+        let target = if self.json || !std::io::stderr().is_terminal() {
+            ProgressDrawTarget::hidden()
+        } else {
+            ProgressDrawTarget::stderr()
+        };
+        let bar = ProgressBar::with_draw_target(None, target);
+        if let Ok(style) = ProgressStyle::with_template("loading queues: {pos} ({per_sec}, {elapsed})") {
+            bar.set_style(style);
+        }
+        bar
     }
 }
 
