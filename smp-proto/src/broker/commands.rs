@@ -91,6 +91,10 @@ impl Broker {
     pub(super) fn emit(&mut self, at: QueueRef, purpose: Purpose, action: StorageAction) -> super::ActionId {
         if let Some(queue) = self.queues.at(at) {
             queue.actions = queue.actions.saturating_add(1);
+            if purpose.deletes_message() {
+                let activity = queue.activity_mut();
+                activity.deleting = activity.deleting.saturating_add(1);
+            }
         }
         if let Some(address) = purpose.owed_to()
             && let Some(connection) = self.connections.get_mut(address)
@@ -459,7 +463,7 @@ impl Broker {
         if last.is_some_and(|last| last.mark.kind == MessageKind::Quota) {
             return Err(SmpError::Quota);
         }
-        let full = activity.messages.len() >= quota;
+        let full = activity.occupied() >= quota;
         let sequence = Sequence(queue.next_sequence);
         queue.next_sequence += 1;
         let activity = queue.activity_mut();

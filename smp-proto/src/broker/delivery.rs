@@ -19,6 +19,11 @@ use crate::time::Now;
 use crate::wire::{CorrelationId, EntityId};
 
 impl Purpose {
+    /// Whether the action deletes one message.
+    pub(super) const fn deletes_message(&self) -> bool {
+        matches!(self, Self::Acknowledge(_) | Self::AcknowledgeTaken(_) | Self::Expire)
+    }
+
     /// The connection that is owed an answer when the action completes.
     pub(super) const fn owed_to(&self) -> Option<ConnectionId> {
         match self {
@@ -44,6 +49,11 @@ impl Broker {
         }
         if let Some(queue) = self.queues.at(at) {
             queue.actions = queue.actions.saturating_sub(1);
+            if purpose.deletes_message()
+                && let Some(activity) = &mut queue.activity
+            {
+                activity.deleting = activity.deleting.saturating_sub(1);
+            }
         }
         match completion {
             Completion::Done(_) => self.written(at, purpose, now),
@@ -52,6 +62,9 @@ impl Broker {
             Completion::Failed(action) => self.failed(at, action, purpose, now),
         }
         self.restore_when_quiet(at);
+        if let Some(queue) = self.queues.at(at) {
+            queue.rest();
+        }
     }
 
     fn written(&mut self, at: QueueRef, purpose: Purpose, now: Now) {
@@ -76,15 +89,8 @@ impl Broker {
                 } else {
                     self.connections.say(to, OutgoingContent::Ok);
                 }
-                if let Some(queue) = self.queues.at(at) {
-                    queue.rest();
-                }
             }
-            Purpose::Expire => {
-                if let Some(queue) = self.queues.at(at) {
-                    queue.rest();
-                }
-            }
+            Purpose::Expire => {}
             // Reads are not completed by `Done`; an engine that does so has answered nothing.
             Purpose::Deliver(..) | Purpose::Take(..) | Purpose::Restore => {}
         }

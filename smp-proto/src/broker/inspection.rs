@@ -115,7 +115,7 @@ impl Broker {
             ensure(before_next, "a message's place would be used again")?;
             // One more than the quota: the marker.
             let quota = usize::from(self.config.message_quota) + 1;
-            ensure(activity.messages.len() <= quota, "a queue holds more than its quota")?;
+            ensure(activity.occupied() <= quota, "a queue holds more than its quota")?;
             let in_calendar = activity.messages.is_empty() || activity.in_calendar;
             ensure(in_calendar, "a queue with messages is not in the calendar")?;
             if let Some(subscription) = &activity.subscription {

@@ -63,6 +63,9 @@ impl Health {
 pub(super) struct Activity {
     /// Waiting messages, oldest first.
     pub(super) messages: VecDeque<Waiting>,
+    /// How many messages are being deleted: until that is durable they count against the quota, because they come back
+    /// when it fails.
+    pub(super) deleting: u16,
     /// Whether the expiry calendar has an entry for this queue.
     pub(super) in_calendar: bool,
     /// Who is subscribed.
@@ -161,8 +164,14 @@ impl Queue {
 }
 
 impl Activity {
+    /// How many messages the queue has to answer for.
+    pub(super) fn occupied(&self) -> usize {
+        self.messages.len() + usize::from(self.deleting)
+    }
+
     fn is_idle(&self) -> bool {
         self.messages.is_empty()
+            && self.deleting == 0
             && !self.in_calendar
             && self.subscription.is_none()
             && self.getters.is_empty()

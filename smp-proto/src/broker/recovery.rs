@@ -78,11 +78,10 @@ impl Broker {
         queue.next_sequence = queue.next_sequence.max(last);
         let activity = queue.activity_mut();
         activity.messages = messages.into();
-        let is_waiting = |sequence| activity.messages.binary_search_by_key(&sequence, |w| w.sequence).is_ok();
         if let Some(subscription) = &mut activity.subscription
-            && let Delivering::Sent { sequence, .. } = subscription.delivery
-            && !is_waiting(sequence)
+            && let Delivering::Sent { .. } = subscription.delivery
         {
+            // Its acknowledgement may have been refused meanwhile: it is delivered once more, under the same id.
             subscription.delivery = Delivering::Idle;
         }
         queue.rest();
