@@ -3,6 +3,7 @@
 //! Owns: listening sockets, the executor and its threads, one task per connection, and stopping in order. It decides
 //! nothing: what a relay does with bytes is [`smp_runtime_std::relay`]'s and `smp-proto`'s business.
 
+pub mod client;
 pub mod connection;
 pub mod executor;
 pub mod files;

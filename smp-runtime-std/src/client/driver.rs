@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as SystemInstant};
 
 use bytes::BytesMut;
-use smp_proto::client::{Action, Client, ClientCommand, ClientConfig, ClosedBecause, CommandId, Event};
+use smp_proto::client::{
+    Action, Client, ClientCommand, ClientConfig, ClosedBecause, CommandId, Event, Reply,
+};
 use smp_proto::entropy::SeededEntropy;
 use smp_proto::session::client::ClientSessionConfig;
 use smp_proto::time::Instant;
@@ -19,7 +21,7 @@ use smp_proto::wire::address::ServerAddress;
 use smp_proto::wire::version::{Version, VersionRange};
 use zeroize::Zeroize;
 
-use super::error::ClientError;
+use super::error::{ClientError, ClientEvent};
 use crate::dialing::{fingerprint, transport_facts};
 use crate::fast_cryptography::FAST;
 use crate::relay::clock::Clock;
@@ -62,6 +64,19 @@ impl ClientOptions {
     pub fn with_timeout(timeout: Duration) -> Self {
         Self { timeout, ..Self::default() }
     }
+}
+
+/// What a driver tells its runtime.
+#[derive(Debug)]
+pub enum Told {
+    /// A command has its result.
+    Answer(CommandId, Result<Reply, ClientError>),
+    /// A connection is ready for commands.
+    Established(Version),
+    /// A connection is over, or could not be made.
+    Closed(ClientError),
+    /// What happened without being asked for.
+    Event(ClientEvent),
 }
 
 enum Link {
@@ -314,14 +329,30 @@ impl ClientDriver {
         self.events.extend(std::iter::from_fn(|| self.machine.poll_event()));
     }
 
-    /// What happened next.
-    pub fn next_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
-    }
-
-    /// Why the last connection was lost, if the machine does not know it better.
-    pub fn take_reason(&mut self) -> Option<ClientError> {
-        self.why.take()
+    /// What the driver has to tell next.
+    pub fn next_told(&mut self) -> Option<Told> {
+        let event = match self.events.pop_front()? {
+            Event::Response { command, result } => {
+                return Some(Told::Answer(command, result.map_err(ClientError::from)));
+            }
+            Event::Established { version } => return Some(Told::Established(version)),
+            // What ended the connection here is known better than the machine can know it.
+            Event::Closed { because, .. } => {
+                return Some(Told::Closed(self.why.take().unwrap_or(ClientError::Closed(because))));
+            }
+            Event::Message { queue, id, body } => ClientEvent::Message { queue, id, body },
+            Event::Notification { notifier, nonce, metadata } => {
+                ClientEvent::Notification { notifier, nonce, metadata }
+            }
+            Event::Ended { queue } => ClientEvent::Ended { queue },
+            Event::Deleted { queue } => ClientEvent::Deleted { queue },
+            Event::SubscriptionFailed { queue, failure } => {
+                ClientEvent::SubscriptionFailed { queue, error: failure.into() }
+            }
+            Event::QueueError { queue, error } => ClientEvent::QueueError { queue, error },
+            Event::Unexpected => ClientEvent::Unexpected,
+        };
+        Some(Told::Event(event))
     }
 
     /// When to call [`Self::handle_timeout`] at the latest, by the system's clock.
@@ -352,8 +383,11 @@ impl ClientDriver {
     }
 }
 
-/// Randomness seeded by the operating system.
-pub(super) fn fresh_entropy() -> Result<SeededEntropy, ClientError> {
+/// Randomness seeded by the operating system, for the keys of queues.
+///
+/// # Errors
+/// [`ClientError::System`] when it has none.
+pub fn fresh_entropy() -> Result<SeededEntropy, ClientError> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed)
         .map_err(|error| ClientError::system(std::io::Error::other(error.to_string())))?;

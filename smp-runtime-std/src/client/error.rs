@@ -1,5 +1,6 @@
 //! What goes wrong between a client and its relay, and what happens.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -169,4 +170,19 @@ pub enum ClientEvent {
     },
     /// The relay sent something that fits nothing. Nothing was done about it.
     Unexpected,
+}
+
+impl ClientEvent {
+    const fn is_about_connection(&self) -> bool {
+        matches!(self, Self::Disconnected { .. } | Self::Connected { .. })
+    }
+
+    /// Puts the event at the end of those that nobody has fetched. A connection that is lost again and again is one piece
+    /// of news, not many: so the list stays as short as there are subscriptions.
+    pub fn queue_in(self, events: &mut VecDeque<Self>) {
+        if self.is_about_connection() {
+            events.retain(|known| !known.is_about_connection());
+        }
+        events.push_back(self);
+    }
 }

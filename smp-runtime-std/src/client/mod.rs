@@ -47,13 +47,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use smp_proto::client::queue::{QueueToCreate, RecipientQueue};
-use smp_proto::client::{ClientCommand, CommandId, Event, Reply};
+use smp_proto::client::{ClientCommand, CommandId, Reply};
 use smp_proto::wire::Identifier;
 use smp_proto::wire::address::ServerAddress;
 use smp_proto::wire::command::{QueueMode, SubscriptionMode};
 use smp_proto::wire::version::Version;
 
-pub use driver::{ClientDriver, ClientOptions};
+pub use driver::fresh_entropy;
+pub use driver::{ClientDriver, ClientOptions, Told};
 pub use error::{ClientError, ClientEvent};
 
 use crate::dialing;
@@ -68,7 +69,7 @@ enum Request {
 
 /// What the thread tells the callers.
 #[derive(Default)]
-struct Told {
+struct News {
     events: VecDeque<ClientEvent>,
     version: Option<Version>,
     /// The client is over.
@@ -77,16 +78,16 @@ struct Told {
 
 #[derive(Default)]
 struct Board {
-    told: Mutex<Told>,
+    told: Mutex<News>,
     changed: Condvar,
 }
 
 impl Board {
-    fn lock(&self) -> MutexGuard<'_, Told> {
+    fn lock(&self) -> MutexGuard<'_, News> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, change: impl FnOnce(&mut Told)) {
+    fn tell(&self, change: impl FnOnce(&mut News)) {
         change(&mut self.lock());
         self.changed.notify_all();
     }
@@ -226,7 +227,7 @@ impl BlockingClient {
         subscription: SubscriptionMode,
         password: Option<Bytes>,
     ) -> Result<RecipientQueue, ClientError> {
-        let keys = QueueToCreate::generate(&mut driver::fresh_entropy()?);
+        let keys = QueueToCreate::generate(&mut fresh_entropy()?);
         match self.command(keys.command(&FAST, mode, subscription, password))? {
             Reply::Created(created) => Ok(keys.created(&FAST, &created)),
             _ => Err(ClientError::Unexpected),
@@ -431,53 +432,32 @@ impl Worker {
     }
 
     fn tell_events(&mut self) -> Result<(), ClientError> {
-        while let Some(event) = self.driver.next_event() {
-            let event = match event {
-                Event::Response { command, result } => {
+        while let Some(told) = self.driver.next_told() {
+            let event = match told {
+                Told::Answer(command, result) => {
                     if let Some(answer) = self.answers.remove(&command) {
                         // Whoever asked may not wait any more.
-                        let _ = answer.send(result.map_err(ClientError::from));
+                        let _ = answer.send(result);
                     }
                     continue;
                 }
-                Event::Established { version } => {
-                    let mut told = self.board.lock();
-                    let first = told.version.replace(version).is_none();
-                    if !first {
-                        told.events.push_back(ClientEvent::Connected { version });
+                Told::Established(version) => {
+                    let first = self.board.lock().version.replace(version).is_none();
+                    if first {
+                        self.board.changed.notify_all();
+                        continue;
                     }
-                    drop(told);
-                    self.board.changed.notify_all();
-                    continue;
+                    ClientEvent::Connected { version }
                 }
-                Event::Closed { because, .. } => {
-                    let reason = self.driver.take_reason().unwrap_or(ClientError::Closed(because));
+                Told::Closed(reason) => {
                     if !self.options.reconnect || self.board.lock().version.is_none() {
                         return Err(reason);
                     }
                     ClientEvent::Disconnected { reason }
                 }
-                Event::Message { queue, id, body } => ClientEvent::Message { queue, id, body },
-                Event::Notification { notifier, nonce, metadata } => {
-                    ClientEvent::Notification { notifier, nonce, metadata }
-                }
-                Event::Ended { queue } => ClientEvent::Ended { queue },
-                Event::Deleted { queue } => ClientEvent::Deleted { queue },
-                Event::SubscriptionFailed { queue, failure } => {
-                    ClientEvent::SubscriptionFailed { queue, error: failure.into() }
-                }
-                Event::QueueError { queue, error } => ClientEvent::QueueError { queue, error },
-                Event::Unexpected => ClientEvent::Unexpected,
+                Told::Event(event) => event,
             };
-            self.board.tell(|told| {
-                // A connection that is lost again and again is one piece of news, not many.
-                if matches!(event, ClientEvent::Disconnected { .. } | ClientEvent::Connected { .. }) {
-                    told.events.retain(|known| {
-                        !matches!(known, ClientEvent::Disconnected { .. } | ClientEvent::Connected { .. })
-                    });
-                }
-                told.events.push_back(event);
-            });
+            self.board.tell(|told| event.queue_in(&mut told.events));
         }
         Ok(())
     }
