@@ -1,10 +1,12 @@
 //! A running relay: accepting connections, keeping its timers, stopping in order.
 
 use std::net::{SocketAddr, TcpListener};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_io::{Async, Timer};
+use smol::future::FutureExt;
 use smol::{Executor, Task};
 use smp_runtime_std::relay::Relay;
 use smp_runtime_std::relay::connection::RelayConnection;
@@ -93,8 +95,14 @@ async fn accept(listener: Async<TcpListener>, relay: Arc<Relay>, executor: Arc<E
         if socket.get_ref().set_nodelay(true).is_err() {
             continue;
         }
-        executor.spawn(drive(socket, connection)).detach();
+        executor.spawn(contain(drive(socket, connection))).detach();
     }
+}
+
+/// Ends with `task`, even when that panics: a bug that one connection finds must not take a thread from the others. What
+/// the panic says has been printed by then.
+async fn contain(task: impl Future<Output = ()>) {
+    let _ = AssertUnwindSafe(task).catch_unwind().await;
 }
 
 /// Wakes the relay at its deadlines: expiry, and whatever else the broker waits for.

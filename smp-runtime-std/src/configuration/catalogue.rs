@@ -179,9 +179,9 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "LIMITS",
         "commands_in_flight",
-        "1024",
-        "Commands of one client that the relay works on at the same time: 255 to 65535. The client waits when there are\n\
-         more.",
+        "320",
+        "Commands of one client that wait for storage at the same time: 255 to 65535. One block has up to 255, so another\n\
+         block is read while fewer than this number less 255 wait. A waiting message takes 16 KiB.",
     ),
     key("LIMITS", "queues", "10000000", "Queues on this relay: 1 to 1000000000."),
     key("LIMITS", "message_quota", "128", "Messages that wait in one queue: 1 to 16384."),

@@ -82,7 +82,7 @@ pub struct ServiceLimits {
     pub slow_reader: Duration,
     /// Blocks that wait to be sent to one client.
     pub outgoing_blocks: usize,
-    /// Commands of one client that are under way.
+    /// Commands of one client that wait for storage; another block is read while fewer than this less 255 do.
     pub commands_in_flight: usize,
     /// Queues on the relay.
     pub queues: usize,
@@ -277,7 +277,7 @@ impl Default for ServiceLimits {
             smp_handshake: Duration::from_secs(120),
             slow_reader: Duration::from_secs(60),
             outgoing_blocks: 8,
-            commands_in_flight: 1024,
+            commands_in_flight: 320,
             queues: 10_000_000,
             message_quota: 128,
         }

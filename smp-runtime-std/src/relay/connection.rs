@@ -200,11 +200,14 @@ impl RelayConnection {
         if self.unread_since.is_some_and(|since| now >= since + self.relay.limits().slow_reader) {
             return self.end(End::SlowReader);
         }
-        match &self.stage {
+        match &mut self.stage {
             Stage::Tls { until } | Stage::Hello { until, .. } if now >= *until => {
-                self.end(End::HandshakeTimeout)
+                self.end(End::HandshakeTimeout);
             }
-            Stage::Closing { until, why } if now >= *until => self.end(*why),
+            Stage::Closing { until, why } if now >= *until => {
+                let why = *why;
+                self.end(why);
+            }
             Stage::Open(conversation) => {
                 if let Some(ttl) = self.relay.inactive_after()
                     && now >= self.last_activity + ttl
@@ -212,6 +215,7 @@ impl RelayConnection {
                     if conversation.has_subscriptions(&self.relay) {
                         // Subscribers are expected to be silent: look again after the same time.
                         self.last_activity = now;
+                        conversation.rest();
                     } else {
                         self.close(End::Inactive);
                     }
