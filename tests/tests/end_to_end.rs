@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod any_client;
+mod cable;
 mod raw_client;
 mod relay_under_test;
 
@@ -9,8 +10,9 @@ use std::sync::Arc;
 
 use any_client::{AnyClient, options};
 use bytes::Bytes;
+use cable::Cable;
 use raw_client::random;
-use relay_under_test::{Cable, Options, RelayUnderTest, Runtime, address};
+use relay_under_test::{Options, RelayUnderTest, Runtime, address};
 use smp_proto::client::queue::{NotifierQueue, QueueToCreate, SenderQueue};
 use smp_proto::client::{ClientCommand, CommandBody, Reply};
 use smp_proto::crypto::{Nonce, Provider, SharedSecret};

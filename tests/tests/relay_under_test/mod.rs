@@ -1,13 +1,11 @@
-//! A relay of either runtime inside the test, on a free port of the loopback interface, and a cable to it that can be cut.
+//! A relay of either runtime inside the test, on a free port of the loopback interface.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
-use std::time::Duration;
 
 use smp_proto::broker::storage::{ActionId, Completion, QueueNumber, Sequence, StorageAction, StoredMessage};
 use smp_proto::wire::address::ServerAddress;
@@ -155,56 +153,5 @@ fn carry_out(
 impl ActionQueue for Memory {
     fn submit(&self, actions: &mut Vec<(ActionId, StorageAction)>) {
         self.0.lock().unwrap().send(std::mem::take(actions)).unwrap();
-    }
-}
-
-/// A TCP connection to somewhere, through this process, that can be cut.
-pub struct Cable {
-    pub address: SocketAddr,
-    sockets: Arc<Mutex<Vec<TcpStream>>>,
-}
-
-impl Cable {
-    pub fn to(target: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let sockets: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
-        let kept = Arc::clone(&sockets);
-        thread::spawn(move || {
-            for near in listener.incoming() {
-                let (near, far) = (near.unwrap(), TcpStream::connect(target).unwrap());
-                kept.lock().unwrap().extend([near.try_clone().unwrap(), far.try_clone().unwrap()]);
-                for (from, to) in [(near.try_clone().unwrap(), far.try_clone().unwrap()), (far, near)] {
-                    thread::spawn(move || carry(from, to));
-                }
-            }
-        });
-        Self { address, sockets }
-    }
-
-    /// Cuts all connections there are; new ones can be made at once.
-    pub fn cut(&self) {
-        for socket in self.sockets.lock().unwrap().drain(..) {
-            // It may be closed already.
-            let _ = socket.shutdown(Shutdown::Both);
-        }
-    }
-}
-
-fn carry(mut from: TcpStream, mut to: TcpStream) {
-    let mut buffer = vec![0; 65_536];
-    while let Ok(count) = from.read(&mut buffer)
-        && count > 0
-        && to.write_all(&buffer[..count]).is_ok()
-    {}
-    let _ = to.shutdown(Shutdown::Write);
-}
-
-/// Waits for what happens soon, whatever the machine is doing.
-pub fn eventually(what: &str, condition: impl Fn() -> bool) {
-    let until = std::time::Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(std::time::Instant::now() < until, "{what}: it did not happen");
-        thread::sleep(Duration::from_millis(2));
     }
 }
