@@ -136,6 +136,18 @@ mod tests {
     }
 
     #[test]
+    fn both_families_share_a_port() {
+        let addresses = ["::1".parse().expect("an address"), IpAddr::from([127, 0, 0, 1])];
+        // A machine without IPv6 has one listener.
+        let listeners = listen(&addresses, &[0], true).expect("loopback has free ports");
+        for listener in &listeners {
+            let address = listener.get_ref().local_addr().expect("bound");
+            std::net::TcpStream::connect(address).expect("it listens");
+        }
+        assert!(!listeners.is_empty());
+    }
+
+    #[test]
     fn an_address_of_another_machine_is_refused() {
         let error = listen(&["192.0.2.1".parse().expect("an address")], &[0], false).expect_err("not ours");
         assert!(error.to_string().contains("[TRANSPORT] listen"), "{error}");

@@ -412,6 +412,24 @@ fn stopping_answers_what_is_under_way_and_reads_no_more() {
 }
 
 #[test]
+fn a_client_that_takes_nothing_does_not_keep_the_relay_from_stopping() {
+    let world = World::new(&Configuration::default());
+    let mut deaf = world.client(1);
+    deaf.to_client.full = true;
+    deaf.queue(&Identifier::EMPTY, &Command::Ping, None);
+    deaf.pump();
+    let before = deaf.connection.deadline();
+    world.relay.drain();
+    world.relay.finish();
+    deaf.pump();
+    assert!(!deaf.connection.has_ended(), "it may still take its answer");
+    assert!(deaf.connection.deadline() < before, "but not for long");
+    deaf.to_client.full = false;
+    assert_eq!(deaf.said(), [Said::Pong]);
+    assert_eq!(deaf.connection.why(), Some(End::Stopping));
+}
+
+#[test]
 fn silence_without_subscriptions_ends_a_connection() {
     let inactive_after = Some(Duration::from_millis(20));
     let world = World::new(&Configuration { inactive_after, ..Configuration::default() });

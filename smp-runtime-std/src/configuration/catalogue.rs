@@ -56,6 +56,7 @@ pub(super) const KEYS: &[Key] = &[
         "24",
         "Hours after which a notification that nobody fetched is forgotten: 1 to 720.",
     ),
+    key("STORE_LOG", "log_stats", "off", "Not supported: only `off` is allowed."),
     key(
         "STORAGE",
         "durability",

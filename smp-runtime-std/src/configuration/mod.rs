@@ -305,6 +305,7 @@ impl Configuration {
         let settings = Settings::load(file, text)?;
         settings.get("STORE_LOG", "enable", |text| value::only(text, "on"))?;
         settings.get("STORE_LOG", "restore_messages", |text| value::only(text, "on"))?;
+        settings.get("STORE_LOG", "log_stats", |text| value::only(text, "off"))?;
         settings.get("TRANSPORT", "log_tls_errors", |text| value::only(text, "off"))?;
         settings.get("TRANSPORT", "websockets", |text| value::only(text, "off"))?;
         settings.integer("INACTIVE_CLIENTS", "check_interval", 1, 31_536_000)?;

@@ -71,6 +71,8 @@ pub struct RelayConnection {
     last_activity: Instant,
     /// Since when there are bytes that the client does not take.
     unread_since: Option<Instant>,
+    /// Until when it may take what is left for it, when the relay stops.
+    finish_until: Option<Instant>,
 }
 
 /// How long a closing connection may take to send its last bytes.
@@ -95,6 +97,7 @@ impl RelayConnection {
             reading: true,
             last_activity: now,
             unread_since: None,
+            finish_until: None,
         })
     }
 
@@ -187,10 +190,7 @@ impl RelayConnection {
             Stage::Ended(_) => None,
         };
         let unread = self.unread_since.map(|since| since + self.relay.limits().slow_reader);
-        let earliest = match (of_stage, unread) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
-        };
+        let earliest = [of_stage, unread, self.finish_until].into_iter().flatten().min();
         earliest.and_then(|instant| self.relay.clock().system(instant))
     }
 
@@ -199,6 +199,9 @@ impl RelayConnection {
         let now = self.relay.clock().instant();
         if self.unread_since.is_some_and(|since| now >= since + self.relay.limits().slow_reader) {
             return self.end(End::SlowReader);
+        }
+        if self.finish_until.is_some_and(|until| now >= until) {
+            return self.end(End::Stopping);
         }
         match &mut self.stage {
             Stage::Tls { until } | Stage::Hello { until, .. } if now >= *until => {
@@ -264,6 +267,7 @@ impl RelayConnection {
             }
             if events.contains(Events::FINISH) {
                 conversation.finish();
+                self.finish_until = Some(self.relay.clock().instant() + CLOSING);
             }
         }
     }
