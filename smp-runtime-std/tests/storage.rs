@@ -155,6 +155,29 @@ fn a_second_process_is_told_that_storage_is_in_use() {
 }
 
 #[test]
+fn an_interrupted_first_start_is_no_obstacle() {
+    let whole = tempfile::tempdir().expect("a folder");
+    drop(Embedded::open(whole.path()).expect("open"));
+    let whole = std::fs::read(whole.path().join("queues.redb")).expect("read");
+    // Wherever writing the new file stopped, and whether or not the length was there before the contents.
+    for written in [0, 1, 64, 4096, whole.len() / 2, whole.len()] {
+        for zeros in [0, whole.len() - written] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut part = whole[..written].to_vec();
+            part.resize(written + zeros, 0);
+            std::fs::write(folder.path().join("queues.redb.new7"), part).expect("write");
+            let mut engine = Embedded::open(folder.path()).expect("open");
+            assert_eq!(loaded(&mut engine), []);
+            assert_eq!(
+                std::fs::read_dir(folder.path()).expect("a folder").count(),
+                1,
+                "nothing is left over"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_foreign_file_is_left_alone() {
     for content in [&b"not a database"[..], &[0; 8192], &[]] {
         let folder = tempfile::tempdir().expect("a folder");

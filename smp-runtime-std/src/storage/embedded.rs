@@ -56,7 +56,10 @@ impl Embedded {
     pub fn open(folder: &Path) -> Result<Self, StorageError> {
         let file = folder.join(FILE_NAME);
         fs::create_dir_all(folder).map_err(|error| StorageError::Io(folder.to_owned(), error))?;
-        let database = open_file(&file)?;
+        // redb panics over some kinds of damage.
+        let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| open_file(&file)));
+        let database =
+            opened.map_err(|_| StorageError::Damaged(file.clone(), "it is inconsistent".to_owned()))??;
         Ok(Self { file, database: Some(database), scratch: Vec::new() })
     }
 
@@ -90,9 +93,48 @@ impl std::fmt::Debug for Embedded {
 }
 
 fn open_file(file: &Path) -> Result<Database, StorageError> {
-    let is_new = !file.exists();
-    let database =
-        Database::builder().set_cache_size(CACHE).create(file).map_err(|error| opening(file, error))?;
+    if !file.exists() {
+        make_file(file)?;
+    }
+    let database = create(file).map_err(|error| opening(file, error))?;
+    prepare(file, &database, false)?;
+    Ok(database)
+}
+
+fn create(file: &Path) -> Result<Database, DatabaseError> {
+    Database::builder().set_cache_size(CACHE).create(file)
+}
+
+/// Makes the file under another name first: one that has its own name is complete, wherever making it was interrupted.
+fn make_file(file: &Path) -> Result<(), StorageError> {
+    // A name of this process's own: two that start at once may disturb, but never mix up, each other.
+    let new = file.with_extension(format!("redb.new{}", std::process::id()));
+    let io = |error| StorageError::Io(new.clone(), error);
+    remove_leftovers(file).map_err(io)?;
+    let database = create(&new).map_err(|error| opening(&new, error))?;
+    prepare(&new, &database, true)?;
+    drop(database);
+    fs::rename(&new, file).map_err(io)?;
+    if let Some(folder) = file.parent().filter(|_| cfg!(unix)) {
+        fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
+    }
+    Ok(())
+}
+
+/// What interrupted attempts have left behind holds nothing, and may be damaged in ways that redb does not survive.
+fn remove_leftovers(file: &Path) -> io::Result<()> {
+    let Some(folder) = file.parent() else { return Ok(()) };
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with("queues.redb.new") {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Checks the format, or writes it to a file that is being made.
+fn prepare(file: &Path, database: &Database, is_new: bool) -> Result<(), StorageError> {
     let transaction = database.begin_write().map_err(|error| beginning(file, error))?;
     {
         let mut properties = transaction.open_table(PROPERTIES).map_err(|error| table(file, error))?;
@@ -110,8 +152,7 @@ fn open_file(file: &Path) -> Result<Database, StorageError> {
         transaction.open_table(MARKS).map_err(|error| table(file, error))?;
         transaction.open_table(BODIES).map_err(|error| table(file, error))?;
     }
-    transaction.commit().map_err(|error| committing(file, error))?;
-    Ok(database)
+    transaction.commit().map_err(|error| committing(file, error))
 }
 
 fn opening(file: &Path, error: DatabaseError) -> StorageError {
