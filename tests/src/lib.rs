@@ -3,3 +3,7 @@
 pub mod sessions;
 pub mod vectors;
 pub mod wire_json;
+
+/// The README, so that its event loop is compiled.
+#[doc = include_str!("../../README.md")]
+pub struct Readme;
