@@ -38,7 +38,7 @@ impl Dice {
 
     /// Whether a one-in-`sides` event happens; never for 0.
     pub fn one_in(&mut self, sides: u32) -> bool {
-        sides != 0 && self.number() % u64::from(sides) == 0
+        sides != 0 && self.number().is_multiple_of(u64::from(sides))
     }
 
     /// A duration in the range.

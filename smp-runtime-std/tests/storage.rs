@@ -22,16 +22,16 @@ fn record(seed: u8) -> Box<QueueRecord> {
         sender: [seed.wrapping_add(1); 24],
         recipient_keys: RecipientKeys::One(AuthKey::Ed25519(Ed25519Public([seed; 32]))),
         recipient_secret: DeliverySecret { relay: [seed; 32], peer: X25519Public([seed; 32]) },
-        sender_key: (seed % 2 == 0).then_some(AuthKey::X25519(X25519Public([seed; 32]))),
+        sender_key: (seed.is_multiple_of(2)).then_some(AuthKey::X25519(X25519Public([seed; 32]))),
         mode: None,
-        status: if seed % 3 == 0 { QueueStatus::Suspended } else { QueueStatus::Active },
+        status: if seed.is_multiple_of(3) { QueueStatus::Suspended } else { QueueStatus::Active },
         notifier: None,
         updated: UnixTime(i64::from(seed) * 86_400),
     })
 }
 
 fn mark(seed: u8) -> MessageMark {
-    let kind = if seed % 5 == 0 { MessageKind::Quota } else { MessageKind::Ordinary };
+    let kind = if seed.is_multiple_of(5) { MessageKind::Quota } else { MessageKind::Ordinary };
     MessageMark { timestamp: UnixTime(1_700_000_000 + i64::from(seed)), kind }
 }
 

@@ -13,6 +13,10 @@ use crate::keys::{AuthKey, X25519Public};
 
 /// A command with its parameters. The entity it is about is in the [`Transmission`](super::transmission::Transmission).
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a command lives on the stack of whoever executes it: boxing would cost more"
+)]
 pub enum Command<'a> {
     /// `NEW`: create a queue; entity empty, signed with the recipient key inside.
     New(NewQueue<'a>),

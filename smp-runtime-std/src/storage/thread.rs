@@ -6,6 +6,8 @@
 //! to do, the less a message costs.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -202,7 +204,8 @@ impl Worker {
             return;
         }
         let durable = self.durability == Durability::Commit;
-        let result = self.engine.commit(&mut writes().map(|(_, action)| action), durable);
+        let engine = &mut self.engine;
+        let result = guarded(|| engine.commit(&mut writes().map(|(_, action)| action), durable));
         let completed: fn(ActionId) -> Completion = match result {
             Ok(()) => {
                 if !durable {
@@ -225,7 +228,8 @@ impl Worker {
             None => false,
         };
         if due {
-            match self.engine.commit(&mut std::iter::empty(), true) {
+            let engine = &mut self.engine;
+            match guarded(|| engine.commit(&mut std::iter::empty(), true)) {
                 Ok(()) => {
                     self.not_durable_since = None;
                     self.succeeded();
@@ -252,6 +256,13 @@ impl Worker {
             (self.report)(StorageReport::Recovered);
         }
     }
+}
+
+/// Turns a panic of the engine into an error: a damaged file must not silence the relay. The engine opens its file again.
+fn guarded<T>(work: impl FnOnce() -> Result<T, StorageError>) -> Result<T, StorageError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err(StorageError::Damaged(Path::new("storage").to_owned(), "the engine gave up".to_owned()))
+    })
 }
 
 const fn is_write(action: &StorageAction) -> bool {
