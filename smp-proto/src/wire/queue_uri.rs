@@ -1,6 +1,6 @@
 //! Addresses of queues (WIRE-FACTS 8.1, 11.2): what a recipient gives to a sender.
 //!
-//! Text: `smp://` fingerprint `@` hosts [`:`port] `/` base64url(sender id) `#/?` query, with `v` (client versions), `dh`
+//! Text: `smp://` fingerprint `@` hosts (`:` port) `/` base64url(sender id) `#/?` query, with `v` (client versions), `dh`
 //! (the recipient's key for the end-to-end secret), `q` (mode), `k=s` (the same for older readers) and, for version 1
 //! only, `srv` (hosts after the first).
 
