@@ -1,5 +1,6 @@
 //! Black-box tests.
 
+pub mod arbitrary;
 pub mod sessions;
 pub mod vectors;
 pub mod wire_json;
