@@ -1,35 +1,91 @@
 //! Storage actions that are under way, and what is to be done when each completes.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::string::String;
 
 use super::connections::{Address, ConnectionId};
-use super::queues::QueueRef;
+use super::queues::{News, NotifierSubscription, QueueRef};
 use super::storage::{ActionId, Sequence, StorageAction, StoredMessage};
 use crate::session::outgoing::OutgoingContent;
-use crate::wire::EntityId;
+
+/// Above this capacity an emptied queue of actions gives its memory back.
+const KEPT_CAPACITY: usize = 1024;
 
 /// Why an action was emitted.
 pub(super) enum Purpose {
-    /// To give this answer once it is durable.
+    /// To create a queue, and give this answer once it is durable.
+    Create(Address, OutgoingContent),
+    /// To give this answer once a change of the queue is durable.
     Answer(Address, OutgoingContent),
+    /// To give the queue another notifier, or none, and tell whoever was notified so far.
+    ReplaceNotifier { to: Address, answer: OutgoingContent, previous: Option<NotifierSubscription> },
     /// To delete a queue, and then say so.
     DeleteQueue(Address),
     /// To store a sender's message. The message is kept only when it can be handed to a subscriber directly.
-    Message { to: Address, sequence: Sequence, message: Option<StoredMessage> },
+    Message { to: Address, sequence: Sequence, message: Option<StoredMessage>, news: Option<Box<News>> },
     /// To store the marker that a queue is full.
     Marker { sequence: Sequence },
     /// To delete what a subscriber acknowledged.
     Acknowledge(Address),
     /// To delete what somebody took with `GET`.
     AcknowledgeTaken(Address),
-    /// To read what the subscriber gets next, by itself or as the answer to an acknowledgement.
-    Deliver(ConnectionId, EntityId, Sequence),
+    /// To read what the subscriber gets next by itself.
+    Deliver(ConnectionId, Sequence),
+    /// To read what the subscriber gets as the answer to its acknowledgement.
+    DeliverAsAnswer(ConnectionId, Sequence),
     /// To read what answers a `GET`.
     Take(Address, Sequence),
+    /// To complete a queue's description (so far this text) with its oldest message.
+    Describe(Address, String, Sequence),
     /// To read a queue again that is in doubt.
     Restore,
     /// To forget expired messages; nobody waits for it.
     Expire,
+}
+
+impl Purpose {
+    /// The connection that is owed an answer until the action completes.
+    pub(super) const fn owed_to(&self) -> Option<ConnectionId> {
+        match self {
+            Self::Create(to, _)
+            | Self::Answer(to, _)
+            | Self::ReplaceNotifier { to, .. }
+            | Self::DeleteQueue(to)
+            | Self::Message { to, .. }
+            | Self::Acknowledge(to)
+            | Self::AcknowledgeTaken(to)
+            | Self::Describe(to, ..)
+            | Self::Take(to, _) => Some(to.connection),
+            // Beside the acknowledgement itself, which may be durable before the next message has been read.
+            Self::DeliverAsAnswer(connection, _) => Some(*connection),
+            Self::Marker { .. } | Self::Deliver(..) | Self::Restore | Self::Expire => None,
+        }
+    }
+
+    /// Whether the action deletes one message.
+    pub(super) const fn deletes_message(&self) -> bool {
+        matches!(self, Self::Acknowledge(_) | Self::AcknowledgeTaken(_) | Self::Expire)
+    }
+
+    /// What kind of answer storage owes to the action.
+    pub(super) const fn expects(&self) -> Expected {
+        match self {
+            Self::Deliver(..) | Self::DeliverAsAnswer(..) | Self::Take(..) | Self::Describe(..) => {
+                Expected::Message
+            }
+            Self::Restore => Expected::Queue,
+            _ => Expected::Done,
+        }
+    }
+}
+
+/// Kinds of [`Completion`](super::storage::Completion).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expected {
+    Done,
+    Message,
+    Queue,
 }
 
 /// One action under way.
@@ -44,6 +100,7 @@ pub(super) struct Actions {
     /// The id of the first entry.
     first: u64,
     under_way: VecDeque<Option<UnderWay>>,
+    count: usize,
     emitted: VecDeque<(ActionId, StorageAction)>,
 }
 
@@ -51,29 +108,44 @@ impl Actions {
     pub(super) fn emit(&mut self, queue: QueueRef, purpose: Purpose, action: StorageAction) -> ActionId {
         let id = ActionId(self.first + self.under_way.len() as u64);
         self.under_way.push_back(Some(UnderWay { queue, purpose }));
+        self.count += 1;
         self.emitted.push_back((id, action));
         id
     }
 
     pub(super) fn poll(&mut self) -> Option<(ActionId, StorageAction)> {
-        self.emitted.pop_front()
+        let next = self.emitted.pop_front();
+        if self.emitted.is_empty() && self.emitted.capacity() > KEPT_CAPACITY {
+            self.emitted = VecDeque::new();
+        }
+        next
     }
 
     /// Takes an action that has completed; `None` when there is no such action.
     pub(super) fn complete(&mut self, id: ActionId) -> Option<UnderWay> {
         let place = usize::try_from(id.0.checked_sub(self.first)?).ok()?;
-        let under_way = self.under_way.get_mut(place)?.take();
+        let under_way = self.under_way.get_mut(place)?.take()?;
+        self.count -= 1;
         while let Some(None) = self.under_way.front() {
             self.under_way.pop_front();
             self.first += 1;
         }
-        under_way
+        if self.under_way.is_empty() && self.under_way.capacity() > KEPT_CAPACITY {
+            self.under_way = VecDeque::new();
+        }
+        Some(under_way)
     }
 
     pub(super) fn under_way(&self) -> impl Iterator<Item = &UnderWay> {
         self.under_way.iter().flatten()
     }
 
+    /// How many have not completed.
+    pub(super) const fn count(&self) -> usize {
+        self.count
+    }
+
+    /// How many the driver has not taken.
     pub(super) fn waiting(&self) -> usize {
         self.emitted.len()
     }

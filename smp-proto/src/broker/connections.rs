@@ -47,8 +47,8 @@ pub(super) struct Connection {
     pub(super) owed: u32,
     /// Message bodies in `outgoing` or being read.
     pub(super) bodies: u16,
-    /// Queues whose next message waits for room.
-    pub(super) queued: VecDeque<QueueRef>,
+    /// Whose next message waits for room.
+    pub(super) queued: VecDeque<Queued>,
     /// Queues that this connection is subscribed to, takes from, or is notified of, by slot.
     pub(super) subscribed: BTreeSet<u32>,
     pub(super) getting: BTreeSet<u32>,
@@ -56,6 +56,16 @@ pub(super) struct Connection {
     /// Queues with news for this notifier, and when they are sent.
     pub(super) news: VecDeque<QueueRef>,
     pub(super) news_at: Option<Instant>,
+    /// Whether more news waits until the connection has taken what it has.
+    pub(super) news_paused: bool,
+}
+
+/// Who waits for a message body until there is room for it.
+pub(super) enum Queued {
+    /// The subscription to a queue.
+    Subscription(QueueRef),
+    /// A `GET`.
+    Take(Address, QueueRef),
 }
 
 #[derive(Default)]
@@ -125,6 +135,21 @@ impl Connections {
         }
     }
 
+    /// Gives back the room for a message body: it was not there after all, or is said now, which counts it again.
+    pub(super) fn release_body(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.get_mut(id) {
+            connection.bodies = connection.bodies.saturating_sub(1);
+        }
+    }
+
+    /// One answer more, or less, is owed to a connection.
+    pub(super) fn owe(&mut self, id: ConnectionId, more: bool) {
+        if let Some(connection) = self.get_mut(id) {
+            let owed = connection.owed;
+            connection.owed = if more { owed.saturating_add(1) } else { owed.saturating_sub(1) };
+        }
+    }
+
     /// Says something that answers no command.
     pub(super) fn tell(&mut self, connection: ConnectionId, entity: EntityId, content: OutgoingContent) {
         self.say(Address { connection, correlation: CorrelationId::EMPTY, entity }, content);
@@ -142,21 +167,16 @@ impl Connections {
         None
     }
 
-    /// Moves everything that is to be said to `out`. Returns whether a message body was among it.
-    pub(super) fn take(&mut self, id: ConnectionId, out: &mut VecDeque<Outgoing>) -> bool {
-        let Some(connection) = self.get_mut(id) else { return false };
-        let bodies = connection
-            .outgoing
-            .iter()
-            .filter(|outgoing| matches!(outgoing.content, OutgoingContent::Message(_)))
-            .count();
+    /// Moves everything that is to be said to `out`.
+    pub(super) fn take(&mut self, id: ConnectionId, out: &mut VecDeque<Outgoing>) {
+        let Some(connection) = self.get_mut(id) else { return };
+        let bodies = connection.messages_to_be_said();
         connection.bodies = connection.bodies.saturating_sub(u16::try_from(bodies).unwrap_or(u16::MAX));
         connection.ready = false;
         out.append(&mut connection.outgoing);
         if connection.outgoing.capacity() > KEPT_CAPACITY {
             connection.outgoing.shrink_to(KEPT_CAPACITY);
         }
-        bodies > 0
     }
 
     /// All connections in the order of their slots: for digests and checks.
@@ -172,6 +192,30 @@ impl Connection {
     pub(super) fn has_room(&self, limit: u16) -> bool {
         self.owed as usize + self.outgoing.len() + COMMANDS_IN_A_BLOCK
             <= usize::from(limit).max(COMMANDS_IN_A_BLOCK)
+    }
+
+    /// Reserves room for a message body; false when there is none.
+    pub(super) const fn reserve_body(&mut self, limit: u16) -> bool {
+        let fits = self.bodies < limit;
+        if fits {
+            self.bodies += 1;
+        }
+        fits
+    }
+
+    /// What waits to be said, for digests.
+    pub(super) fn outgoing(&self) -> impl Iterator<Item = &Outgoing> {
+        self.outgoing.iter()
+    }
+
+    /// How many messages are among what waits to be said.
+    pub(super) fn messages_to_be_said(&self) -> usize {
+        self.outgoing().filter(|outgoing| matches!(outgoing.content, OutgoingContent::Message(_))).count()
+    }
+
+    /// To how many queues it is attached in any way.
+    pub(super) fn attachments(&self) -> usize {
+        self.subscribed.len() + self.notified.len() + self.getting.len()
     }
 
     pub(super) fn waiting_to_be_said(&self) -> usize {

@@ -1,377 +1,392 @@
-//! Delivery: what happens when storage has answered, and how messages reach subscribers.
+//! Delivery: how messages reach subscribers and those who take them.
 //!
 //! A message is delivered only when it is stored. At most one is unacknowledged in a subscription, and at most
 //! `deliveries_in_flight` bodies are under way to a connection: further queues wait in line until the connection has
 //! taken what it has.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 
 use super::Broker;
-use super::actions::{Purpose, UnderWay};
-use super::connections::{Address, ConnectionId};
-use super::queues::{Delivering, Health, Next, QueueRef, Waiting};
-use super::recovery::storage_failed;
-use super::storage::{
-    ActionId, Completion, MessageKind, MessageMark, Sequence, StorageAction, StoredMessage,
-};
+use super::actions::Purpose;
+use super::connections::{Address, ConnectionId, Queued};
+use super::queues::{Acknowledgement, Delivering, Health, Next, QueueRef, Subscription, Waiting};
+use super::storage::{ActionId, MessageKind, MessageMark, Sequence, StorageAction, StoredMessage};
 use crate::session::outgoing::{DeliveredMessage, Delivery, OutgoingContent};
-use crate::time::Now;
+use crate::wire::error::SmpError;
 use crate::wire::{CorrelationId, EntityId};
 
-impl Purpose {
-    /// Whether the action deletes one message.
-    pub(super) const fn deletes_message(&self) -> bool {
-        matches!(self, Self::Acknowledge(_) | Self::AcknowledgeTaken(_) | Self::Expire)
-    }
-
-    /// The connection that is owed an answer when the action completes.
-    pub(super) const fn owed_to(&self) -> Option<ConnectionId> {
-        match self {
-            Self::Answer(to, _)
-            | Self::DeleteQueue(to)
-            | Self::Message { to, .. }
-            | Self::Acknowledge(to)
-            | Self::AcknowledgeTaken(to)
-            | Self::Take(to, _) => Some(to.connection),
-            Self::Marker { .. } | Self::Deliver(..) | Self::Restore | Self::Expire => None,
-        }
-    }
-}
-
 impl Broker {
-    /// Takes storage's answer to an action. An answer to an action that is not under way is ignored.
-    pub fn complete(&mut self, completion: Completion, now: Now) {
-        let Some(UnderWay { queue: at, purpose }) = self.actions.complete(completion.action()) else {
-            return;
-        };
-        if let Some(connection) = purpose.owed_to().and_then(|id| self.connections.get_mut(id)) {
-            connection.owed = connection.owed.saturating_sub(1);
-        }
-        if let Some(queue) = self.queues.at(at) {
-            queue.actions = queue.actions.saturating_sub(1);
-            if purpose.deletes_message()
-                && let Some(activity) = &mut queue.activity
-            {
-                activity.deleting = activity.deleting.saturating_sub(1);
-            }
-        }
-        match completion {
-            Completion::Done(_) => self.written(at, purpose, now),
-            Completion::Message(action, message) => self.message_read(at, action, purpose, message),
-            Completion::Queue(_, stored) => self.restored(at, stored),
-            Completion::Failed(action) => self.failed(at, action, purpose, now),
-        }
-        self.restore_when_quiet(at);
-        if let Some(queue) = self.queues.at(at) {
-            queue.rest();
-        }
-    }
-
-    fn written(&mut self, at: QueueRef, purpose: Purpose, now: Now) {
-        match purpose {
-            Purpose::Answer(to, content) => self.connections.say(to, content),
-            Purpose::AcknowledgeTaken(to) => self.connections.say(to, OutgoingContent::Ok),
-            Purpose::DeleteQueue(to) => {
-                if let Some(mut queue) = self.queues.remove(at.slot) {
-                    self.detach_all(at.slot, &mut queue);
-                }
-                self.connections.say(to, OutgoingContent::Ok);
-            }
-            Purpose::Message { to, sequence, message } => {
-                self.connections.say(to, OutgoingContent::Ok);
-                self.message_stored(at, sequence, message, now);
-            }
-            Purpose::Marker { sequence } => self.message_stored(at, sequence, None, now),
-            Purpose::Acknowledge(to) => {
-                if let Some(deleted) = self.acknowledging(at, to.connection) {
-                    *deleted = true;
-                    self.finish_acknowledgement(at);
-                } else {
-                    self.connections.say(to, OutgoingContent::Ok);
-                }
-            }
-            Purpose::Expire => {}
-            // Reads are not completed by `Done`; an engine that does so has answered nothing.
-            Purpose::Deliver(..) | Purpose::Take(..) | Purpose::Restore => {}
-        }
-    }
-
-    /// Whether the deletion of what this subscriber acknowledged is durable; `None` when it is not the subscriber any
-    /// more.
-    fn acknowledging(&mut self, at: QueueRef, connection: ConnectionId) -> Option<&mut bool> {
-        let subscription = self.queues.at(at)?.activity.as_mut()?.subscription.as_mut()?;
-        match &mut subscription.delivery {
-            Delivering::Acknowledging { deleted, .. } if subscription.connection == connection => {
-                Some(deleted)
-            }
-            _ => None,
-        }
-    }
-
-    fn message_stored(&mut self, at: QueueRef, sequence: Sequence, message: Option<StoredMessage>, now: Now) {
+    /// A message is durable: from now on it may be read. A subscriber that waited for it gets it from memory.
+    pub(super) fn message_stored(
+        &mut self,
+        at: QueueRef,
+        sequence: Sequence,
+        message: Option<StoredMessage>,
+    ) {
+        let limit = self.config.limits.deliveries_in_flight;
         let Some(queue) = self.queues.at(at) else { return };
         let Some(activity) = &mut queue.activity else { return };
-        if let Ok(place) = activity.messages.binary_search_by_key(&sequence, |waiting| waiting.sequence)
+        if let Some(place) = activity.place_of(sequence)
             && let Some(waiting) = activity.messages.get_mut(place)
         {
             waiting.stored = true;
         }
-        let head = activity.messages.front().copied();
-        let direct = message.zip(head.filter(|head| head.sequence == sequence));
+        self.enter_calendar(at);
+        let Some(queue) = self.queues.at(at) else { return };
+        let head = queue.head().filter(|head| head.sequence == sequence);
+        let direct = message.zip(head).filter(|_| queue.health == Health::Sound);
         if let Some((message, head)) = direct
-            && let Some(subscription) = &mut activity.subscription
-            && matches!(subscription.delivery, Delivering::Idle)
-            && let Some(connection) = self.connections.get(subscription.connection)
-            && connection.bodies < self.config.limits.deliveries_in_flight
+            && let Some(subscription) = queue.subscription_mut().filter(|one| one.waits_for_message())
+            && self.connections.get(subscription.connection).is_some_and(|to| to.bodies < limit)
         {
-            subscription.delivery = Delivering::Sent { sequence, id: message.id };
-            let to = Address {
-                connection: subscription.connection,
-                correlation: CorrelationId::EMPTY,
-                entity: queue.record.recipient.into(),
-            };
-            let content = message_content(&queue.record, head.mark, message);
-            self.connections.say(to, content);
+            subscription.unacknowledged = Some((sequence, message.id));
+            let to = subscription.connection;
+            self.deliver(to, CorrelationId::EMPTY, at, head.mark, message);
         } else {
             self.deliver_next(at);
         }
-        self.schedule_news(at, now);
     }
 
-    /// Has the next message read for the subscriber, when there is both and nothing is under way.
-    pub(super) fn deliver_next(&mut self, at: QueueRef) {
-        let Some(queue) = self.queues.at(at) else { return };
-        if queue.health != Health::Sound {
-            return;
-        }
-        let Some(Waiting { sequence, mark, .. }) = queue.head() else { return };
+    /// Hands a message to a connection.
+    fn deliver(
+        &mut self,
+        connection: ConnectionId,
+        correlation: CorrelationId,
+        at: QueueRef,
+        mark: MessageMark,
+        message: StoredMessage,
+    ) {
+        let Some(queue) = self.queues.get(at.slot) else { return };
+        let MessageMark { timestamp, kind } = mark;
+        let content = OutgoingContent::Message(Delivery {
+            secret: queue.record.recipient_secret.clone(),
+            id: message.id,
+            timestamp,
+            message: match kind {
+                MessageKind::Ordinary => {
+                    Some(DeliveredMessage { notification: message.notification, body: message.body })
+                }
+                MessageKind::Quota => None,
+            },
+        });
         let entity = EntityId::from(queue.record.recipient);
-        let Some(subscription) = queue.activity.as_mut().and_then(|activity| activity.subscription.as_mut())
-        else {
-            return;
-        };
-        if !matches!(subscription.delivery, Delivering::Idle) {
-            return;
+        self.connections.say(Address { connection, correlation, entity }, content);
+    }
+
+    /// Has the next message read for the subscriber, when it waits for one and there is one.
+    pub(super) fn deliver_next(&mut self, at: QueueRef) {
+        if self
+            .queues
+            .at(at)
+            .and_then(|queue| queue.subscription_mut())
+            .is_some_and(|one| one.waits_for_message())
+        {
+            self.read_head(at);
         }
+    }
+
+    /// Has the oldest message read for a subscriber to which nothing is under way, now or when there is room.
+    pub(super) fn read_head(&mut self, at: QueueRef) {
+        let limit = self.config.limits.deliveries_in_flight;
+        let Some(queue) = self.queues.at(at).filter(|queue| queue.health == Health::Sound) else { return };
+        let Some(Waiting { sequence, mark, .. }) = queue.head() else { return };
+        let Some(subscription) = queue.subscription_mut() else { return };
         let id = subscription.connection;
         let Some(connection) = self.connections.get_mut(id) else { return };
-        if connection.bodies >= self.config.limits.deliveries_in_flight {
+        if !connection.reserve_body(limit) {
             subscription.delivery = Delivering::Queued;
-            connection.queued.push_back(at);
+            connection.queued.push_back(Queued::Subscription(at));
             return;
         }
-        connection.bodies += 1;
         let action = StorageAction::ReadMessage { queue: at.number, sequence, mark };
-        let action = self.emit(at, Purpose::Deliver(id, entity, sequence), action);
-        if let Some(subscription) =
-            self.queues.at(at).and_then(|queue| queue.activity.as_mut()).and_then(|a| a.subscription.as_mut())
-        {
+        let action = self.emit(at, Purpose::Deliver(id, sequence), action);
+        if let Some(subscription) = self.queues.at(at).and_then(|queue| queue.subscription_mut()) {
             subscription.delivery = Delivering::Reading { action };
+        }
+    }
+
+    /// Has the oldest message read for a `GET`, now or when there is room.
+    pub(super) fn take_head(&mut self, to: Address, at: QueueRef) {
+        let limit = self.config.limits.deliveries_in_flight;
+        let Some(Waiting { sequence, mark, .. }) = self.queues.at(at).and_then(|queue| queue.head()) else {
+            self.connections.say(to, OutgoingContent::Ok);
+            return;
+        };
+        let Some(connection) = self.connections.get_mut(to.connection) else { return };
+        if connection.reserve_body(limit) {
+            let action = StorageAction::ReadMessage { queue: at.number, sequence, mark };
+            self.emit(at, Purpose::Take(to, sequence), action);
+        } else {
+            connection.owed = connection.owed.saturating_add(1);
+            connection.queued.push_back(Queued::Take(to, at));
         }
     }
 
     /// Goes on with the queues that wait until the connection can take bodies.
     pub(super) fn deliver_queued(&mut self, id: ConnectionId) {
+        let limit = self.config.limits.deliveries_in_flight;
         loop {
-            let limit = self.config.limits.deliveries_in_flight;
-            let Some(connection) = self.connections.get_mut(id) else { return };
-            if connection.bodies >= limit {
+            let Some(connection) = self.connections.get_mut(id).filter(|one| one.bodies < limit) else {
                 return;
-            }
-            let Some(at) = connection.queued.pop_front() else {
+            };
+            let Some(next) = connection.queued.pop_front() else {
                 connection.queued = VecDeque::new();
                 return;
             };
-            if let Some(subscription) = self
-                .queues
-                .at(at)
-                .and_then(|queue| queue.activity.as_mut())
-                .and_then(|a| a.subscription.as_mut())
-                && subscription.connection == id
-                && matches!(subscription.delivery, Delivering::Queued)
-            {
-                subscription.delivery = Delivering::Idle;
-                self.deliver_next(at);
+            match next {
+                Queued::Subscription(at) => {
+                    if let Some(subscription) = self.queues.at(at).and_then(|queue| queue.subscription_of(id))
+                        && matches!(subscription.delivery, Delivering::Queued)
+                    {
+                        subscription.delivery = Delivering::Idle;
+                        self.read_head(at);
+                    }
+                }
+                Queued::Take(to, at) => {
+                    self.connections.owe(id, false);
+                    let health = self.queues.at(at).map(|queue| queue.health);
+                    match health {
+                        Some(Health::Sound) => self.take_head(to, at),
+                        Some(Health::Doubtful { .. } | Health::Postponed { .. }) => {
+                            self.connections
+                                .say(to, OutgoingContent::Error(super::recovery::storage_failed()));
+                        }
+                        Some(Health::Deleting) | None => {
+                            self.connections.say(to, OutgoingContent::Error(SmpError::Authorization));
+                        }
+                    }
+                }
             }
-        }
-    }
-
-    fn message_read(
-        &mut self,
-        at: QueueRef,
-        action: ActionId,
-        purpose: Purpose,
-        message: Option<StoredMessage>,
-    ) {
-        match purpose {
-            Purpose::Take(to, sequence) => self.taken(at, to, sequence, message),
-            Purpose::Deliver(connection, entity, sequence) => {
-                self.read_for_subscriber(at, action, connection, entity, sequence, message);
-            }
-            _ => {}
         }
     }
 
     /// A message was read for a `GET`.
-    fn taken(&mut self, at: QueueRef, to: Address, sequence: Sequence, message: Option<StoredMessage>) {
-        let found = message.and_then(|message| {
-            let queue = self.queues.at(at)?;
-            let activity = queue.activity.as_mut()?;
-            let place = activity.messages.binary_search_by_key(&sequence, |waiting| waiting.sequence).ok()?;
-            let mark = activity.messages.get(place)?.mark;
-            activity.getter(to.connection)?.delivered = Some((sequence, message.id));
-            Some(message_content(&queue.record, mark, message))
-        });
-        // It may have been acknowledged elsewhere or have expired meanwhile.
-        self.connections.say(to, found.unwrap_or(OutgoingContent::Ok));
+    pub(super) fn taken(
+        &mut self,
+        at: QueueRef,
+        to: Address,
+        sequence: Sequence,
+        message: Option<StoredMessage>,
+    ) {
+        self.connections.release_body(to.connection);
+        let found = message.zip(self.queues.at(at).and_then(|queue| queue.mark_of(sequence)));
+        match found {
+            Some((message, mark)) => {
+                let getter = self
+                    .queues
+                    .at(at)
+                    .and_then(|queue| queue.activity.as_mut())
+                    .and_then(|activity| activity.getter(to.connection));
+                if let Some(getter) = getter {
+                    getter.delivered = Some((sequence, message.id));
+                }
+                self.deliver(to.connection, to.correlation, at, mark, message);
+            }
+            // Acknowledged elsewhere or expired meanwhile: as if there had been none.
+            None => {
+                self.forget_missing(at, sequence);
+                self.connections.say(to, OutgoingContent::Ok);
+            }
+        }
     }
 
-    fn read_for_subscriber(
+    /// Storage does not have a message that the broker believes in: nobody must wait for it.
+    pub(super) fn forget_missing(&mut self, at: QueueRef, sequence: Sequence) {
+        if let Some(activity) = self.queues.at(at).and_then(|queue| queue.activity.as_mut()) {
+            activity.remove_message(sequence);
+        }
+    }
+
+    /// A message was read that a subscriber gets by itself; `None` when there is none.
+    pub(super) fn read_for_subscriber(
         &mut self,
         at: QueueRef,
         action: ActionId,
         id: ConnectionId,
-        entity: EntityId,
         sequence: Sequence,
         message: Option<StoredMessage>,
     ) {
-        let mut wanted = None;
-        let mut answering = false;
-        if let Some(queue) = self.queues.at(at)
-            && let Some(activity) = &mut queue.activity
-        {
-            let place = activity.messages.binary_search_by_key(&sequence, |waiting| waiting.sequence).ok();
-            let mark = place.and_then(|place| activity.messages.get(place)).map(|waiting| waiting.mark);
-            if let Some(subscription) = activity.subscription.as_mut().filter(|s| s.connection == id) {
-                match &mut subscription.delivery {
-                    Delivering::Reading { action: reading, .. } if *reading == action => {
-                        subscription.delivery = Delivering::Idle;
-                        if let Some((message, mark)) = message.zip(mark) {
-                            subscription.delivery = Delivering::Sent { sequence, id: message.id };
-                            wanted = Some(message_content(&queue.record, mark, message));
-                        }
-                    }
-                    Delivering::Acknowledging { next, .. } if next.is_read_by(action) => {
-                        answering = true;
-                        *next = match message.zip(mark) {
-                            None => Next::None,
-                            Some((message, MessageMark { timestamp, kind })) => Next::Ready {
-                                sequence,
-                                timestamp,
-                                quota: kind == MessageKind::Quota,
-                                message,
-                            },
-                        };
-                    }
-                    _ => {}
+        self.connections.release_body(id);
+        let is_missing = message.is_none();
+        let mut found = None;
+        if let Some(queue) = self.queues.at(at) {
+            let mark = queue.mark_of(sequence);
+            if let Some(subscription) = queue.subscription_of(id)
+                && matches!(subscription.delivery, Delivering::Reading { action: reading } if reading == action)
+            {
+                subscription.delivery = Delivering::Idle;
+                found = message.zip(mark);
+                if let Some((message, _)) = &found {
+                    subscription.unacknowledged = Some((sequence, message.id));
                 }
             }
         }
-        if answering {
-            self.finish_acknowledgement(at);
-            return;
+        if is_missing {
+            self.forget_missing(at, sequence);
         }
-        // The body that was counted when reading began is counted again when it is said.
-        if let Some(connection) = self.connections.get_mut(id) {
-            connection.bodies = connection.bodies.saturating_sub(1);
-        }
-        match wanted {
-            Some(content) => {
-                self.connections
-                    .say(Address { connection: id, correlation: CorrelationId::EMPTY, entity }, content);
-            }
-            // What was read is not wanted any more, or is gone: there may be another message, or another subscriber.
+        match found {
+            Some((message, mark)) => self.deliver(id, CorrelationId::EMPTY, at, mark, message),
+            // What was read is not wanted any more, or is gone: there may be another message.
             None => self.deliver_next(at),
         }
         self.deliver_queued(id);
     }
 
+    /// A message was read that is to answer an acknowledgement; `None` when there is none.
+    pub(super) fn read_as_answer(
+        &mut self,
+        at: QueueRef,
+        action: ActionId,
+        id: ConnectionId,
+        sequence: Sequence,
+        message: Option<StoredMessage>,
+    ) {
+        if message.is_none() {
+            self.forget_missing(at, sequence);
+        }
+        let mut kept = false;
+        if let Some(queue) = self.queues.at(at) {
+            let mark = queue.mark_of(sequence);
+            if let Some(subscription) = queue.subscription_of(id)
+                && let Delivering::Acknowledging(acknowledgement) = &mut subscription.delivery
+                && matches!(acknowledgement.next, Next::Reading { action: reading } if reading == action)
+            {
+                acknowledgement.next = match message.zip(mark) {
+                    None => Next::None,
+                    Some((message, mark)) => {
+                        kept = true;
+                        Next::Ready { sequence, mark, message }
+                    }
+                };
+            }
+        }
+        if !kept {
+            self.connections.release_body(id);
+        }
+        self.finish_acknowledgement(at);
+        self.deliver_queued(id);
+    }
+
+    /// What was to be delivered could not be read: the message waits until the queue is out of doubt.
+    pub(super) fn read_failed(&mut self, at: QueueRef, action: ActionId, id: ConnectionId) {
+        self.connections.release_body(id);
+        if let Some(subscription) = self.queues.at(at).and_then(|queue| queue.subscription_of(id)) {
+            match &mut subscription.delivery {
+                Delivering::Reading { action: reading } if *reading == action => {
+                    subscription.delivery = Delivering::Idle;
+                }
+                Delivering::Acknowledging(acknowledgement) if matches!(acknowledgement.next, Next::Reading { action: reading } if reading == action) =>
+                {
+                    acknowledgement.next = Next::None;
+                }
+                _ => {}
+            }
+        }
+        self.finish_acknowledgement(at);
+        self.deliver_queued(id);
+    }
+
+    /// The deletion of an acknowledged message is durable.
+    pub(super) fn acknowledged(&mut self, at: QueueRef, action: ActionId, to: Address) {
+        let subscription = self.queues.at(at).and_then(|queue| queue.subscription_of(to.connection));
+        if let Some(Delivering::Acknowledging(acknowledgement)) = subscription.map(|one| &mut one.delivery)
+            && acknowledgement.deletion == Some(action)
+        {
+            acknowledgement.deletion = None;
+            self.finish_acknowledgement(at);
+        } else {
+            // It has lost the subscription meanwhile: there is no next message for it.
+            self.connections.say(to, OutgoingContent::Ok);
+        }
+        if let Some(queue) = self.queues.at(at) {
+            queue.rest();
+        }
+    }
+
+    /// The deletion of an acknowledged message failed: the message is still there.
+    pub(super) fn acknowledgement_failed(&mut self, at: QueueRef, action: ActionId, id: ConnectionId) {
+        let Some(subscription) = self.queues.at(at).and_then(|queue| queue.subscription_of(id)) else {
+            return;
+        };
+        if let Delivering::Acknowledging(acknowledgement) = &subscription.delivery
+            && acknowledgement.deletion == Some(action)
+        {
+            let has_body = matches!(acknowledgement.next, Next::Ready { .. });
+            subscription.delivery = Delivering::Idle;
+            if has_body {
+                self.connections.release_body(id);
+            }
+        }
+    }
+
     /// Answers an acknowledgement as soon as both the deletion is durable and the next message, if any, has been read.
     pub(super) fn finish_acknowledgement(&mut self, at: QueueRef) {
         let Some(queue) = self.queues.at(at) else { return };
-        let Some(subscription) = queue.activity.as_mut().and_then(|activity| activity.subscription.as_mut())
+        let recipient = EntityId::from(queue.record.recipient);
+        let Some(subscription) = queue.subscription_mut() else { return };
+        let is_due = matches!(&subscription.delivery, Delivering::Acknowledging(acknowledgement)
+            if acknowledgement.deletion.is_none() && !matches!(acknowledgement.next, Next::Reading { .. }));
+        if !is_due {
+            return;
+        }
+        let Delivering::Acknowledging(acknowledgement) =
+            core::mem::replace(&mut subscription.delivery, Delivering::Idle)
         else {
             return;
         };
-        let id = subscription.connection;
-        let Delivering::Acknowledging { deleted: true, next, correlation, entity } =
-            &mut subscription.delivery
-        else {
-            return;
-        };
-        let next = match next {
-            Next::Reading { .. } => return,
-            next => core::mem::replace(next, Next::None),
-        };
-        let to = Address {
-            connection: id,
-            correlation: core::mem::take(correlation),
-            entity: core::mem::take(entity),
-        };
-        match next {
-            Next::Ready { sequence, timestamp, quota, message } => {
-                subscription.delivery = Delivering::Sent { sequence, id: message.id };
-                let kind = if quota { MessageKind::Quota } else { MessageKind::Ordinary };
-                let content = message_content(&queue.record, MessageMark { timestamp, kind }, message);
-                self.connections.say(to, content);
-            }
-            _ => {
-                subscription.delivery = Delivering::Idle;
-                self.connections.say(to, OutgoingContent::Ok);
-                // A message may have been stored meanwhile.
-                self.deliver_next(at);
-            }
+        let connection = subscription.connection;
+        let Acknowledgement { correlation, next, .. } = *acknowledgement;
+        if let Next::Ready { sequence, mark, message } = next {
+            subscription.unacknowledged = Some((sequence, message.id));
+            self.connections.release_body(connection);
+            self.deliver(connection, correlation, at, mark, message);
+        } else {
+            self.connections.say(Address { connection, correlation, entity: recipient }, OutgoingContent::Ok);
+            // A message may have been stored meanwhile, or there was no room for its body.
+            self.deliver_next(at);
         }
     }
 
-    fn failed(&mut self, at: QueueRef, action: ActionId, purpose: Purpose, now: Now) {
-        if let Purpose::Restore = purpose {
-            self.restore_later(at, now);
-            return;
+    /// Starts to acknowledge: deletes the message, and reads the next for the answer if there is room for its body.
+    pub(super) fn acknowledge_delivered(&mut self, to: &Address, at: QueueRef, sequence: Sequence) {
+        let limit = self.config.limits.deliveries_in_flight;
+        let id = to.connection;
+        let Some(queue) = self.queues.at(at) else { return };
+        let Some(activity) = &mut queue.activity else { return };
+        // Another connection may have taken and acknowledged it, or it expired: then there is nothing to delete.
+        let removed = activity.remove_message(sequence);
+        let next = queue.head();
+        let mut acknowledgement =
+            Acknowledgement { correlation: to.correlation.clone(), deletion: None, next: Next::None };
+        if let Some(Waiting { mark, .. }) = removed {
+            let action = StorageAction::DeleteMessage { queue: at.number, sequence, mark };
+            acknowledgement.deletion = Some(self.emit(at, Purpose::Acknowledge(to.clone()), action));
         }
-        self.doubt(at);
-        match purpose {
-            Purpose::Answer(to, _)
-            | Purpose::DeleteQueue(to)
-            | Purpose::Message { to, .. }
-            | Purpose::AcknowledgeTaken(to)
-            | Purpose::Take(to, _) => {
-                self.connections.say(to, OutgoingContent::Error(storage_failed()));
-            }
-            Purpose::Acknowledge(to) => {
-                if let Some(queue) = self.queues.at(at)
-                    && let Some(subscription) = queue.activity.as_mut().and_then(|a| a.subscription.as_mut())
-                    && subscription.connection == to.connection
-                    && matches!(subscription.delivery, Delivering::Acknowledging { .. })
-                {
-                    subscription.delivery = Delivering::Idle;
-                }
-                self.connections.say(to, OutgoingContent::Error(storage_failed()));
-            }
-            Purpose::Deliver(id, entity, sequence) => {
-                self.read_for_subscriber(at, action, id, entity, sequence, None);
-            }
-            Purpose::Restore | Purpose::Marker { .. } | Purpose::Expire => {}
+        if let Some(Waiting { sequence, mark, .. }) = next
+            && self.connections.get_mut(id).is_some_and(|connection| connection.reserve_body(limit))
+        {
+            let action = StorageAction::ReadMessage { queue: at.number, sequence, mark };
+            let action = self.emit(at, Purpose::DeliverAsAnswer(id, sequence), action);
+            acknowledgement.next = Next::Reading { action };
+        }
+        if let Some(subscription) = self.queues.at(at).and_then(|queue| queue.subscription_of(id)) {
+            subscription.delivery = Delivering::Acknowledging(Box::new(acknowledgement));
+        }
+        self.finish_acknowledgement(at);
+    }
+
+    /// A subscription ends. An acknowledgement under way is answered `OK` without the next message: now when the deletion
+    /// is durable already, else when it is.
+    pub(super) fn drop_subscription(&mut self, subscription: Subscription, recipient: EntityId) {
+        let Subscription { connection, delivery, .. } = subscription;
+        let Delivering::Acknowledging(acknowledgement) = delivery else { return };
+        let Acknowledgement { correlation, deletion, next } = *acknowledgement;
+        if matches!(next, Next::Ready { .. }) {
+            self.connections.release_body(connection);
+        }
+        if deletion.is_none() {
+            self.connections.say(Address { connection, correlation, entity: recipient }, OutgoingContent::Ok);
         }
     }
-}
-
-/// A message as it goes to its recipient.
-fn message_content(
-    record: &super::record::QueueRecord,
-    mark: MessageMark,
-    message: StoredMessage,
-) -> OutgoingContent {
-    let MessageMark { timestamp, kind } = mark;
-    OutgoingContent::Message(Delivery {
-        secret: record.recipient_secret.clone(),
-        id: message.id,
-        timestamp,
-        message: match kind {
-            MessageKind::Ordinary => {
-                Some(DeliveredMessage { notification: message.notification, body: message.body })
-            }
-            MessageKind::Quota => None,
-        },
-    })
 }

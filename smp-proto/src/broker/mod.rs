@@ -16,6 +16,7 @@
 
 mod actions;
 mod commands;
+mod completions;
 mod configuration;
 mod connections;
 mod delivery;
@@ -28,13 +29,14 @@ pub mod record;
 mod recovery;
 pub mod storage;
 
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::sync::Arc;
 
 use self::actions::Actions;
 pub use self::configuration::{BrokerConfig, Limits};
 use self::connections::{Address, Connections};
 pub use self::connections::{COMMANDS_IN_A_BLOCK, ConnectionId};
+use self::expiry::{Calendar, ExpiryClock};
 use self::identifiers::HashKey;
 pub use self::inspection::{Inconsistency, Statistics};
 use self::queues::{Health, Queue, QueueRef, Queues, Waiting};
@@ -47,11 +49,8 @@ use crate::session::request::{Authority, Outcome, Request, Verified};
 use crate::time::{Duration, Instant, Now};
 use crate::wire::command::Command;
 
-/// How often the expiry calendar is looked at.
+/// How often the expiry calendars are looked at.
 const CALENDAR_INTERVAL: Duration = Duration::from_secs(60);
-
-/// How long a queue in doubt waits before it is read again after reading failed, too.
-const RESTORE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The state of a relay. See the module's documentation.
 pub struct Broker {
@@ -60,9 +59,12 @@ pub struct Broker {
     connections: Connections,
     actions: Actions,
     next_number: u64,
-    /// Queues by the hour (or finer, for short lives) in which their oldest message expires.
-    calendar: BTreeMap<i64, VecDeque<QueueRef>>,
-    calendar_at: Option<Instant>,
+    /// Queues with messages.
+    calendar: Calendar,
+    /// Queues with news for notifiers.
+    news_calendar: Calendar,
+    calendar_at: Instant,
+    expiry_clock: ExpiryClock,
     /// Connections whose gathered notifications are due.
     news_at: BTreeSet<(Instant, ConnectionId)>,
     /// Queues in doubt that are to be read again.
@@ -107,15 +109,19 @@ impl core::error::Error for RestoreError {}
 impl Broker {
     /// A relay without queues. Entropy seeds the hash of ids.
     #[must_use]
-    pub fn new(config: BrokerConfig, entropy: &mut (impl Entropy + ?Sized)) -> Self {
+    pub fn new(mut config: BrokerConfig, entropy: &mut (impl Entropy + ?Sized)) -> Self {
+        // Without any, nothing would ever be delivered.
+        config.limits.deliveries_in_flight = config.limits.deliveries_in_flight.max(1);
         Self {
+            calendar: Calendar::new(config.message_time_to_live),
+            news_calendar: Calendar::new(config.notification_time_to_live),
+            calendar_at: Instant::START,
+            expiry_clock: ExpiryClock::default(),
             config,
             queues: Queues::new(HashKey::new(entropy)),
             connections: Connections::default(),
             actions: Actions::default(),
             next_number: 1,
-            calendar: BTreeMap::new(),
-            calendar_at: None,
             news_at: BTreeSet::new(),
             restore_at: BTreeSet::new(),
         }
@@ -138,7 +144,9 @@ impl Broker {
         }
         let notifier = record.notifier.as_ref().map(|notifier| notifier.notifier);
         let used = |id| self.queues.knows(id);
-        if used(&record.recipient) || used(&record.sender) || notifier.as_ref().is_some_and(used) {
+        let twice = record.recipient == record.sender
+            || notifier.is_some_and(|notifier| notifier == record.recipient || notifier == record.sender);
+        if twice || used(&record.recipient) || used(&record.sender) || notifier.as_ref().is_some_and(used) {
             return Err(RestoreError::IdInUse);
         }
         if !messages.is_sorted_by(|(one, _), (other, _)| one < other) {
@@ -146,14 +154,7 @@ impl Broker {
         }
         self.next_number = self.next_number.max(number.0.saturating_add(1));
         let next_sequence = messages.last().map_or(0, |(last, _)| last.0.saturating_add(1));
-        let at = self.queues.insert(Queue {
-            number,
-            record,
-            health: Health::Sound,
-            actions: 0,
-            next_sequence,
-            activity: None,
-        });
+        let at = self.queues.insert(Queue::new(number, record, next_sequence));
         if !messages.is_empty()
             && let Some(queue) = self.queues.at(at)
         {
@@ -170,11 +171,10 @@ impl Broker {
     ///
     /// # Errors
     /// [`TooManyConnections`] at [`Limits::connections`].
-    pub fn connect(&mut self, now: Now) -> Result<ConnectionId, TooManyConnections> {
+    pub fn connect(&mut self, _now: Now) -> Result<ConnectionId, TooManyConnections> {
         if self.connections.count() >= self.config.limits.connections {
             return Err(TooManyConnections);
         }
-        self.start_calendar(now);
         Ok(self.connections.open())
     }
 
@@ -204,13 +204,19 @@ impl Broker {
         for slot in connection.notified {
             if let Some(queue) = self.queues.get_mut(slot)
                 && let Some(activity) = &mut queue.activity
-                && activity.notifier == Some(id)
+                && activity.is_notified(id)
             {
                 activity.notifier = None;
                 activity.news_listed = false;
                 queue.rest();
             }
         }
+    }
+
+    /// Whether the connection is open.
+    #[must_use]
+    pub fn knows(&self, connection: ConnectionId) -> bool {
+        self.connections.get(connection).is_some()
     }
 
     /// Whether the answers to one more block fit. While they do not, the driver reads nothing more from the connection.
@@ -306,7 +312,7 @@ impl Broker {
         self.actions.poll()
     }
 
-    /// A connection that has something to say, each once until it has more.
+    /// A connection that has something to say, each once until it has more. A driver with bells rings them.
     pub fn poll_ready(&mut self) -> Option<ConnectionId> {
         self.connections.poll_ready()
     }
@@ -314,9 +320,9 @@ impl Broker {
     /// Moves what is to be said on a connection to `out`. To be called when the connection can send: what has been
     /// taken counts as sent, and the next message bodies are fetched for it.
     pub fn take_outgoing(&mut self, connection: ConnectionId, out: &mut VecDeque<Outgoing>) {
-        if self.connections.take(connection, out) {
-            self.deliver_queued(connection);
-        }
+        self.connections.take(connection, out);
+        self.deliver_queued(connection);
+        self.send_paused_news(connection);
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called next.
@@ -324,7 +330,7 @@ impl Broker {
     pub fn next_deadline(&self) -> Option<Instant> {
         let news = self.news_at.first().map(|(at, _)| *at);
         let restore = self.restore_at.first().map(|(at, _)| *at);
-        [self.calendar_at, news, restore].into_iter().flatten().min()
+        [self.expiry_deadline(), news, restore].into_iter().flatten().min()
     }
 
     /// Does what is due: sends gathered notifications, expires messages, reads queues in doubt again. The work of one

@@ -13,7 +13,7 @@ use super::identifiers::{HashKey, Id, IdTable};
 use super::record::QueueRecord;
 use super::storage::{ActionId, MessageMark, QueueNumber, Sequence, StoredMessage};
 use crate::time::UnixTime;
-use crate::wire::{CorrelationId, EntityId};
+use crate::wire::CorrelationId;
 
 /// How many slots a chunk has.
 const CHUNK: usize = 256;
@@ -30,6 +30,13 @@ pub(super) struct Queue {
     pub(super) number: QueueNumber,
     pub(super) record: QueueRecord,
     pub(super) health: Health,
+    /// Whether the calendar of messages has an entry for this queue.
+    pub(super) in_calendar: bool,
+    /// Whether the calendar of news has one.
+    pub(super) in_news_calendar: bool,
+    /// How many messages are being deleted: until that is durable they count against the quota, because they come back
+    /// when it fails.
+    pub(super) deleting: u16,
     /// Storage actions that are under way for this queue.
     pub(super) actions: u32,
     /// The place of the next message. Never goes back while the relay runs, so that whoever still holds the place of a
@@ -44,17 +51,23 @@ pub(super) struct Queue {
 pub(super) enum Health {
     /// It is.
     Sound,
-    /// A write failed: nothing is accepted until the queue has been read again.
-    Doubtful,
-    /// Reading it again failed, too: it will be tried later.
-    Postponed,
+    /// Something failed: nothing is accepted until the queue has been read again, as soon as nothing is under way.
+    Doubtful {
+        /// How often reading it has failed.
+        attempts: u8,
+    },
+    /// The same, but it will be read at some later time.
+    Postponed {
+        /// How often reading it has failed.
+        attempts: u8,
+    },
     /// It is being deleted: nobody finds it any more.
     Deleting,
 }
 
 impl Health {
     pub(super) const fn is_doubtful(self) -> bool {
-        matches!(self, Self::Doubtful | Self::Postponed)
+        matches!(self, Self::Doubtful { .. } | Self::Postponed { .. })
     }
 }
 
@@ -63,19 +76,14 @@ impl Health {
 pub(super) struct Activity {
     /// Waiting messages, oldest first.
     pub(super) messages: VecDeque<Waiting>,
-    /// How many messages are being deleted: until that is durable they count against the quota, because they come back
-    /// when it fails.
-    pub(super) deleting: u16,
-    /// Whether the expiry calendar has an entry for this queue.
-    pub(super) in_calendar: bool,
     /// Who is subscribed.
     pub(super) subscription: Option<Subscription>,
     /// Who takes messages with `GET`.
     pub(super) getters: Vec<Getter>,
     /// Who is subscribed to notifications.
-    pub(super) notifier: Option<ConnectionId>,
+    pub(super) notifier: Option<NotifierSubscription>,
     /// News that the notifier has not got yet.
-    pub(super) notifications: VecDeque<News>,
+    pub(super) news: VecDeque<News>,
     /// Whether the queue is in its notifier's list of queues with news.
     pub(super) news_listed: bool,
 }
@@ -97,37 +105,47 @@ pub(super) struct News {
     pub(super) timestamp: UnixTime,
 }
 
+/// A notifier's subscription.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct NotifierSubscription {
+    pub(super) connection: ConnectionId,
+    /// Under what id.
+    pub(super) notifier: Id,
+}
+
 /// A recipient's subscription.
 pub(super) struct Subscription {
     pub(super) connection: ConnectionId,
+    /// What was delivered and is not acknowledged: at most one message.
+    pub(super) unacknowledged: Option<(Sequence, Id)>,
     pub(super) delivery: Delivering,
 }
 
-/// How far the delivery to a subscriber is. At most one message is unacknowledged.
+/// What is under way to a subscriber.
 pub(super) enum Delivering {
-    /// Nothing is under way.
+    /// Nothing.
     Idle,
     /// A message waits until the connection can take another body.
     Queued,
     /// The message is being read.
     Reading { action: ActionId },
-    /// The message was sent and is not acknowledged.
-    Sent { sequence: Sequence, id: Id },
     /// An acknowledgement is being stored; the next message, if there is one, is read meanwhile and goes into the answer.
-    Acknowledging { correlation: CorrelationId, entity: EntityId, deleted: bool, next: Next },
+    Acknowledging(Box<Acknowledgement>),
+}
+
+/// An acknowledgement that has not been answered.
+pub(super) struct Acknowledgement {
+    pub(super) correlation: CorrelationId,
+    /// The deletion, until it is durable.
+    pub(super) deletion: Option<ActionId>,
+    pub(super) next: Next,
 }
 
 /// The message that will answer an acknowledgement.
 pub(super) enum Next {
     None,
     Reading { action: ActionId },
-    Ready { sequence: Sequence, timestamp: UnixTime, quota: bool, message: StoredMessage },
-}
-
-impl Next {
-    pub(super) fn is_read_by(&self, by: ActionId) -> bool {
-        matches!(self, Self::Reading { action, .. } if *action == by)
-    }
+    Ready { sequence: Sequence, mark: MessageMark, message: StoredMessage },
 }
 
 /// A recipient that takes messages one by one.
@@ -138,6 +156,21 @@ pub(super) struct Getter {
 }
 
 impl Queue {
+    /// A queue in which nothing happens yet.
+    pub(super) const fn new(number: QueueNumber, record: QueueRecord, next_sequence: u64) -> Self {
+        Self {
+            number,
+            record,
+            health: Health::Sound,
+            in_calendar: false,
+            in_news_calendar: false,
+            deleting: 0,
+            actions: 0,
+            next_sequence,
+            activity: None,
+        }
+    }
+
     pub(super) fn reference(&self, slot: u32) -> QueueRef {
         QueueRef { slot, number: self.number }
     }
@@ -157,32 +190,65 @@ impl Queue {
         self.activity.as_ref().map_or(0, |activity| activity.messages.len())
     }
 
+    /// How many messages the queue has to answer for.
+    pub(super) fn occupied(&self) -> usize {
+        self.waiting() + usize::from(self.deleting)
+    }
+
     /// The oldest message, when it may be read.
     pub(super) fn head(&self) -> Option<Waiting> {
         self.activity.as_ref()?.messages.front().copied().filter(|head| head.stored)
     }
+
+    /// The mark of a message that waits.
+    pub(super) fn mark_of(&self, sequence: Sequence) -> Option<MessageMark> {
+        let activity = self.activity.as_ref()?;
+        let place = activity.place_of(sequence)?;
+        activity.messages.get(place).map(|waiting| waiting.mark)
+    }
+
+    pub(super) fn subscription_mut(&mut self) -> Option<&mut Subscription> {
+        self.activity.as_mut()?.subscription.as_mut()
+    }
+
+    /// The subscription, if it is this connection's.
+    pub(super) fn subscription_of(&mut self, connection: ConnectionId) -> Option<&mut Subscription> {
+        self.subscription_mut().filter(|subscription| subscription.connection == connection)
+    }
+}
+
+impl Subscription {
+    pub(super) const fn new(connection: ConnectionId) -> Self {
+        Self { connection, unacknowledged: None, delivery: Delivering::Idle }
+    }
+
+    /// Whether the next message may be delivered.
+    pub(super) const fn waits_for_message(&self) -> bool {
+        matches!(self.delivery, Delivering::Idle) && self.unacknowledged.is_none()
+    }
 }
 
 impl Activity {
-    /// How many messages the queue has to answer for.
-    pub(super) fn occupied(&self) -> usize {
-        self.messages.len() + usize::from(self.deleting)
-    }
-
     fn is_idle(&self) -> bool {
         self.messages.is_empty()
-            && self.deleting == 0
-            && !self.in_calendar
             && self.subscription.is_none()
             && self.getters.is_empty()
             && self.notifier.is_none()
-            && self.notifications.is_empty()
+            && self.news.is_empty()
+    }
+
+    pub(super) fn place_of(&self, sequence: Sequence) -> Option<usize> {
+        self.messages.binary_search_by_key(&sequence, |waiting| waiting.sequence).ok()
     }
 
     /// Takes a message out; `None` when it is not there any more.
     pub(super) fn remove_message(&mut self, sequence: Sequence) -> Option<Waiting> {
-        let place = self.messages.binary_search_by_key(&sequence, |waiting| waiting.sequence).ok()?;
-        self.messages.remove(place)
+        let removed = self.messages.remove(self.place_of(sequence)?);
+        if self.messages.is_empty() {
+            // A subscribed queue is at rest, too, when nothing waits.
+            self.messages = VecDeque::new();
+        }
+        removed
     }
 
     pub(super) fn getter(&mut self, connection: ConnectionId) -> Option<&mut Getter> {
@@ -191,6 +257,10 @@ impl Activity {
 
     pub(super) fn is_subscribed(&self, connection: ConnectionId) -> bool {
         self.subscription.as_ref().is_some_and(|subscription| subscription.connection == connection)
+    }
+
+    pub(super) fn is_notified(&self, connection: ConnectionId) -> bool {
+        self.notifier.as_ref().is_some_and(|notifier| notifier.connection == connection)
     }
 }
 
@@ -249,9 +319,14 @@ impl Queues {
         self.notifiers.find(&self.key, id, |slot| notifier_in(&self.chunks, slot))
     }
 
+    /// The queue that has this id, in whatever role.
+    pub(super) fn holder(&self, id: &Id) -> Option<u32> {
+        self.by_recipient(id).or_else(|| self.by_sender(id)).or_else(|| self.by_notifier(id))
+    }
+
     /// Whether any queue has this id, in whatever role.
     pub(super) fn knows(&self, id: &Id) -> bool {
-        self.by_recipient(id).is_some() || self.by_sender(id).is_some() || self.by_notifier(id).is_some()
+        self.holder(id).is_some()
     }
 
     /// Adds a queue whose ids no other queue has.

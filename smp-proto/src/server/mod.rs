@@ -45,7 +45,8 @@ pub struct ServerConfig {
     /// After how long without any block a connection without subscriptions is closed; `None` = never. Deployed relays:
     /// 21,600 s.
     pub inactive_after: Option<Duration>,
-    /// How long a connection may leave what it is sent untaken.
+    /// How long a client may leave a block untaken: so much time may pass between two calls of [`Server::poll_block`]
+    /// when the first has given a block.
     pub write_time_limit: Duration,
 }
 
@@ -130,7 +131,7 @@ struct Peer {
     id: ConnectionId,
     session: ServerSession,
     outgoing: VecDeque<Outgoing>,
-    /// Since when something waits to be sent.
+    /// Since when the driver has a block that it has not sent.
     waiting_since: Option<Instant>,
     /// Under what time the connection stands in `deadlines`.
     deadline: Option<Instant>,
@@ -171,8 +172,14 @@ impl Server {
         now: Now,
         entropy: &mut (impl Entropy + ?Sized),
     ) -> Result<ConnectionId, ConnectError> {
-        let session = ServerSession::new(&self.config.session, facts, now, entropy)?;
         let id = self.broker.connect(now)?;
+        let session = match ServerSession::new(&self.config.session, facts, now, entropy) {
+            Ok(session) => session,
+            Err(failed) => {
+                self.broker.disconnect(id);
+                return Err(failed.into());
+            }
+        };
         if self.peers.len() <= id.slot() {
             self.peers.resize_with(id.slot() + 1, || None);
         }
@@ -207,7 +214,9 @@ impl Server {
     /// Whether the connection may be read from. While it may not, its answers must be taken first.
     #[must_use]
     pub fn wants_block(&self, id: ConnectionId) -> bool {
-        self.broker.has_room(id)
+        let sent =
+            self.peers.get(id.slot()).and_then(Option::as_ref).is_some_and(|peer| peer.outgoing.is_empty());
+        sent && self.broker.has_room(id)
     }
 
     /// Takes a block of a connection; blocks of connections that are closed are dropped.
@@ -231,7 +240,6 @@ impl Server {
             Err(SessionError::Close(reason)) => self.close(id, ServerCloseReason::Session(reason)),
             Err(SessionError::Misuse(misuse)) => return Err(misuse),
         }
-        self.gather();
         Ok(())
     }
 
@@ -255,25 +263,31 @@ impl Server {
         }
     }
 
-    /// The next block to send on a connection. The driver asks for it when it can send it.
+    /// The next block to send on a connection. The driver asks for it when it can send it, and again when it has sent it,
+    /// until there is none: what the client does not take in time closes the connection.
     pub fn poll_block(&mut self, id: ConnectionId, now: Now) -> Option<BytesMut> {
         let peer = self.peers.get_mut(id.slot())?.as_mut().filter(|peer| peer.id == id)?;
-        if let Some(block) = peer.session.take_handshake_block() {
-            peer.waiting_since = None;
-            return Some(block);
-        }
         if peer.outgoing.is_empty() {
+            // An idle connection keeps no memory for what it once had to say.
+            peer.outgoing = VecDeque::new();
             self.broker.take_outgoing(id, &mut peer.outgoing);
         }
-        let block = peer.session.pack(&mut peer.outgoing, now);
-        peer.waiting_since = if block.is_some() { Some(now.instant) } else { None };
+        let block = match peer.session.take_handshake_block() {
+            Some(block) => Some(block),
+            None => peer.session.pack(&mut peer.outgoing, now),
+        };
+        // Whoever asks again has sent the block before. While nobody asks, the client does not take it.
+        let was_waiting = peer.waiting_since.is_some();
+        peer.waiting_since = block.as_ref().map(|_| now.instant);
+        if block.is_some() && !was_waiting {
+            self.arm(id, now);
+        }
         block
     }
 
     /// The next event.
     pub fn poll_event(&mut self) -> Option<ServerEvent> {
-        self.gather();
-        self.events.pop_front()
+        self.events.pop_front().or_else(|| self.broker.poll_ready().map(ServerEvent::MaySend))
     }
 
     /// The next action for storage.
@@ -321,7 +335,6 @@ impl Server {
                 None => self.arm(id, now),
             }
         }
-        self.gather();
     }
 
     /// Enters when the connection is to be looked at next, unless an earlier time is entered.
@@ -355,13 +368,6 @@ impl Server {
         self.events.push_back(ServerEvent::Closed(id, reason, last));
     }
 
-    /// Turns the broker's readiness into events. Since when something waits is set here, and when it is looked at.
-    fn gather(&mut self) {
-        while let Some(id) = self.broker.poll_ready() {
-            self.events.push_back(ServerEvent::MaySend(id));
-        }
-    }
-
     /// The broker, to look at.
     #[must_use]
     pub const fn broker(&self) -> &Broker {
@@ -392,6 +398,26 @@ impl Server {
     /// # Errors
     /// The first invariant that does not hold.
     pub fn check(&self) -> Result<(), Inconsistency> {
+        let ensure = |holds: bool, what| if holds { Ok(()) } else { Err(Inconsistency(what)) };
+        let mut deadlines = 0;
+        for (slot, peer) in self.peers.iter().enumerate() {
+            let Some(peer) = peer else { continue };
+            ensure(peer.id.slot() == slot, "a connection is not in its place")?;
+            ensure(self.broker.knows(peer.id), "a connection that the broker does not know")?;
+            if let Some(at) = peer.deadline {
+                deadlines += 1;
+                ensure(self.deadlines.contains(&(at, peer.id)), "a deadline that nobody waits for")?;
+            }
+            ensure(
+                peer.session.next_deadline().is_none() || peer.deadline.is_some(),
+                "a handshake may take forever",
+            )?;
+            ensure(
+                peer.waiting_since.is_none() || peer.deadline.is_some(),
+                "a client may leave what it is sent untaken forever",
+            )?;
+        }
+        ensure(deadlines == self.deadlines.len(), "a deadline of nobody")?;
         self.broker.check()
     }
 }
