@@ -28,6 +28,8 @@ mod queues;
 pub mod record;
 mod recovery;
 pub mod storage;
+#[cfg(test)]
+mod tests;
 
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::sync::Arc;

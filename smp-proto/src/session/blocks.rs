@@ -17,6 +17,13 @@ pub struct OpenedBlock {
 }
 
 impl OpenedBlock {
+    /// A block with this content, for tests.
+    #[cfg(test)]
+    pub(crate) const fn with_content(content: Bytes) -> Self {
+        let length = content.len();
+        Self { block: content, start: 0, length }
+    }
+
     /// The content: a batch of transmissions.
     #[must_use]
     pub fn content(&self) -> &[u8] {
