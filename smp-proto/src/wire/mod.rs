@@ -12,6 +12,7 @@ pub mod error;
 pub mod hello;
 pub mod identifier;
 pub mod primitives;
+pub mod queue_information;
 pub mod queue_uri;
 pub mod response;
 pub mod transmission;

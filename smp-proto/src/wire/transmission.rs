@@ -302,7 +302,9 @@ impl<'a> BatchWriter<'a> {
         let start = self.out.written();
         let added = self.out.u16(0).map_err(E::from).and_then(|()| {
             write(&mut self.out)?;
-            let length = u16::try_from(self.out.written() - start - 2).map_err(|_| Full)?;
+            // A writer that takes back more than its own has nothing to add.
+            let length = self.out.written().checked_sub(start + 2).and_then(|length| length.try_into().ok());
+            let length: u16 = length.ok_or(Full)?;
             self.out.overwrite(start, &length.to_be_bytes())?;
             self.out.overwrite(0, &[count])?;
             Ok(())
