@@ -163,7 +163,8 @@ pub(super) fn read_hosts(text: &str) -> Result<Vec<Host>, AddressError> {
     text.split(',').map(str::parse).collect()
 }
 
-fn read_port(text: &str) -> Result<String, AddressError> {
+/// Reads a port as addresses have it: without leading zeros, and not necessarily below 65536.
+pub(super) fn read_port(text: &str) -> Result<String, AddressError> {
     if text.is_empty() || text.len() > 20 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(AddressError::Port);
     }
@@ -275,13 +276,12 @@ impl ServerAddress {
         let count = read.byte()?;
         let mut hosts = Vec::with_capacity(usize::from(count));
         for _ in 0..count {
-            hosts.push(core::str::from_utf8(read.short()?).ok()?.parse().ok()?);
+            hosts.push(Host::read(read)?);
         }
-        let port = core::str::from_utf8(read.short()?).ok()?;
-        if hosts.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()) {
+        if hosts.is_empty() {
             return None;
         }
-        Some(Self { hosts, port: port.to_owned(), fingerprint: read.short()?.to_vec() })
+        Some(Self { hosts, port: read_port_text(read)?, fingerprint: read.short()?.to_vec() })
     }
 
     /// Writes the binary form.
@@ -290,15 +290,42 @@ impl ServerAddress {
     /// [`Full`] when it does not fit.
     pub fn write(&self, out: &mut impl Writer) -> Result<(), Full> {
         out.byte(u8::try_from(self.hosts.len()).map_err(|_| Full)?)?;
-        for host in &self.hosts {
-            match host {
-                // Bare on the wire, where its end is known.
-                Host::Ip(ip) => out.short(ip.to_string().as_bytes())?,
-                Host::Onion(name) | Host::Domain(name) => out.short(name.as_bytes())?,
-            }
-        }
+        self.hosts.iter().try_for_each(|host| host.write(out))?;
         out.short(self.port.as_bytes())?;
         out.short(&self.fingerprint)
+    }
+
+    /// Reads the binary form of the first client version, which has exactly one host and no count.
+    pub(super) fn read_one_host(read: &mut Reader<'_>) -> Option<Self> {
+        let hosts = alloc::vec![Host::read(read)?];
+        Some(Self { hosts, port: read_port_text(read)?, fingerprint: read.short()?.to_vec() })
+    }
+
+    /// Writes the binary form of the first client version: the other hosts are lost.
+    pub(super) fn write_one_host(&self, out: &mut impl Writer) -> Result<(), Full> {
+        self.hosts.first().ok_or(Full)?.write(out)?;
+        out.short(self.port.as_bytes())?;
+        out.short(&self.fingerprint)
+    }
+}
+
+/// Reads a port in the binary form: digits, or nothing.
+fn read_port_text(read: &mut Reader<'_>) -> Option<String> {
+    let port = core::str::from_utf8(read.short()?).ok()?;
+    port.bytes().all(|byte| byte.is_ascii_digit()).then(|| port.to_owned())
+}
+
+impl Host {
+    fn read(read: &mut Reader<'_>) -> Option<Self> {
+        core::str::from_utf8(read.short()?).ok()?.parse().ok()
+    }
+
+    fn write(&self, out: &mut impl Writer) -> Result<(), Full> {
+        match self {
+            // Bare on the wire, where its end is known.
+            Self::Ip(ip) => out.short(ip.to_string().as_bytes()),
+            Self::Onion(name) | Self::Domain(name) => out.short(name.as_bytes()),
+        }
     }
 }
 

@@ -5,12 +5,15 @@
 //! `tests/vectors` are the judge.
 
 pub mod address;
+pub mod agent_message;
 pub mod base64url;
 pub mod block;
 pub mod command;
 pub mod error;
 pub mod hello;
 pub mod identifier;
+pub mod links;
+pub mod percent_encoding;
 pub mod primitives;
 pub mod queue_information;
 pub mod queue_uri;

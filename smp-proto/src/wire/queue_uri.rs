@@ -4,7 +4,6 @@
 //! (the recipient's key for the end-to-end secret), `q` (mode), `k=s` (the same for older readers) and, for version 1
 //! only, `srv` (hosts after the first).
 
-use alloc::borrow::Cow;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
@@ -14,6 +13,7 @@ use super::address::{AddressError, ServerAddress, fmt_hosts, read_authority, rea
 use super::base64url;
 use super::command::QueueMode;
 use super::identifier::Identifier;
+use super::percent_encoding::{Query, unescape};
 use super::primitives::{Full, Reader, Writer};
 use super::version::{Version, VersionRange};
 use crate::keys::X25519Public;
@@ -91,34 +91,31 @@ impl FromStr for QueueUri {
             Some((key, query)) => (key, Some(query)),
             None => (fragment, None),
         };
-        let parameter = |name: &str| {
-            query.and_then(|query| {
-                query.split('&').find_map(|pair| pair.split_once('=').filter(|(key, _)| *key == name))
-            })
-        };
+        let parameter = |name: &str| query.and_then(|query| Query(query).get(name));
         let versions = match (query, parameter("v")) {
             (None, _) => Some(VersionRange::only(Version(1))),
-            (Some(_), Some((_, range))) => read_versions(range),
+            (Some(_), Some(range)) => read_versions(range),
             (Some(_), None) => None,
         };
         let versions = versions.ok_or(QueueUriError::Versions)?;
-        let key = if key.is_empty() { parameter("dh").map_or("", |(_, value)| value) } else { key };
+        let key = if key.is_empty() { parameter("dh").unwrap_or("") } else { key };
         let dh = base64url::decode_some(&unescape(key))
             .and_then(|der| X25519Public::from_der(&der).ok())
             .ok_or(QueueUriError::Key)?;
-        let mode = match parameter("q").map(|(_, value)| value) {
+        let mode = match parameter("q") {
             Some("m") => Some(QueueMode::Messaging),
             Some("c") => Some(QueueMode::Contact),
-            _ => parameter("k").filter(|(_, value)| *value == "s").map(|_| QueueMode::Messaging),
+            _ => parameter("k").filter(|value| *value == "s").map(|_| QueueMode::Messaging),
         };
-        if let Some((_, more)) = parameter("srv") {
+        if let Some(more) = parameter("srv") {
             hosts.extend(read_hosts(&unescape(more)).map_err(QueueUriError::Server)?);
         }
         Ok(Self { versions, server: ServerAddress { fingerprint, hosts, port }, sender, dh, mode })
     }
 }
 
-fn read_versions(text: &str) -> Option<VersionRange> {
+/// Reads a version range of text: `2-7` or `7`.
+pub(super) fn read_versions(text: &str) -> Option<VersionRange> {
     let number = |text: &str| {
         (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()))
             .then(|| text.parse().ok().map(Version))?
@@ -129,25 +126,15 @@ fn read_versions(text: &str) -> Option<VersionRange> {
     }
 }
 
-/// Undoes percent-encoding; a `%` that does not begin one stays.
-pub(super) fn unescape(text: &str) -> Cow<'_, str> {
-    if !text.contains('%') {
-        return Cow::Borrowed(text);
+/// Shows a version range as text does: one number when there is one version.
+#[derive(Clone, Copy)]
+pub(super) struct TextVersions(pub(super) VersionRange);
+
+impl fmt::Display for TextVersions {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (min, max) = (self.0.min(), self.0.max());
+        if min == max { write!(formatter, "{}", min.0) } else { write!(formatter, "{}-{}", min.0, max.0) }
     }
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        let escaped = after.first_chunk::<2>().and_then(|digits| core::str::from_utf8(digits).ok());
-        match escaped.filter(|digits| byte == b'%' && digits.bytes().all(|b| b.is_ascii_hexdigit())) {
-            Some(digits) => {
-                bytes.push(u8::from_str_radix(digits, 16).unwrap_or_default());
-                rest = after.get(2..).unwrap_or_default();
-            }
-            None => bytes.push(byte),
-        }
-    }
-    Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 impl fmt::Display for QueueUri {
@@ -163,10 +150,8 @@ impl fmt::Display for QueueUri {
         if !self.server.port.is_empty() {
             write!(formatter, ":{}", self.server.port)?;
         }
-        write!(formatter, "/{}#/?v={}", base64url::encode(self.sender.as_bytes()), self.versions.min().0)?;
-        if self.versions.max() != self.versions.min() {
-            write!(formatter, "-{}", self.versions.max().0)?;
-        }
+        let sender = base64url::encode(self.sender.as_bytes());
+        write!(formatter, "/{sender}#/?v={}", TextVersions(self.versions))?;
         let key = base64url::encode(self.dh.to_der().as_bytes()).replace('=', "%3D");
         write!(formatter, "&dh={key}")?;
         match self.mode {
@@ -194,13 +179,7 @@ impl QueueUri {
         let server = ServerAddress::read(read)?;
         let sender = read.identifier()?;
         let dh = read.x25519()?;
-        let mode = match read.peek() {
-            Some(b'M' | b'T') => Some(QueueMode::Messaging),
-            Some(b'C' | b'F') => Some(QueueMode::Contact),
-            _ => return Some(Self { versions, server, sender, dh, mode: None }),
-        };
-        read.byte()?;
-        Some(Self { versions, server, sender, dh, mode })
+        Some(Self { versions, server, sender, dh, mode: read_mode(read) })
     }
 
     /// Writes the binary form.
@@ -219,6 +198,72 @@ impl QueueUri {
             out.bool(messaging)
         } else {
             Ok(())
+        }
+    }
+}
+
+/// Reads a mode without a marker: what is not one is left.
+fn read_mode(read: &mut Reader<'_>) -> Option<QueueMode> {
+    let mode = match read.peek()? {
+        b'M' | b'T' => QueueMode::Messaging,
+        b'C' | b'F' => QueueMode::Contact,
+        _ => return None,
+    };
+    read.byte()?;
+    Some(mode)
+}
+
+/// A queue as two agents use it, at one version of the client protocol: only in messages between agents, as bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgreedQueue {
+    /// The version of the client protocol (1 to 4).
+    pub version: Version,
+    /// The relay; of several hosts only the first is written in version 1.
+    pub server: ServerAddress,
+    /// The sender's id of the queue.
+    pub sender: Identifier,
+    /// The recipient's key for the end-to-end secret.
+    pub dh: X25519Public,
+    /// Whether the sender may secure the queue. Written from version 4 on, and in version 3 when the sender may.
+    pub mode: Option<QueueMode>,
+}
+
+/// The first client version whose addresses have several hosts.
+const SEVERAL_HOSTS: Version = Version(2);
+
+impl AgreedQueue {
+    /// Reads the binary form.
+    pub fn read(read: &mut Reader<'_>) -> Option<Self> {
+        let version = read.version()?;
+        let server = if version < SEVERAL_HOSTS {
+            ServerAddress::read_one_host(read)?
+        } else {
+            ServerAddress::read(read)?
+        };
+        let sender = read.identifier()?;
+        let dh = read.x25519()?;
+        // Before there were modes, such a byte could only belong to what follows.
+        let mode = if version >= MODE_AS_BOOL { read_mode(read) } else { None };
+        Some(Self { version, server, sender, dh, mode })
+    }
+
+    /// Writes the binary form.
+    ///
+    /// # Errors
+    /// [`Full`] when it does not fit.
+    pub fn write(&self, out: &mut impl Writer) -> Result<(), Full> {
+        out.u16(self.version.0)?;
+        if self.version < SEVERAL_HOSTS {
+            self.server.write_one_host(out)?;
+        } else {
+            self.server.write(out)?;
+        }
+        out.identifier(&self.sender)?;
+        out.x25519(&self.dh)?;
+        match self.mode {
+            Some(mode) if self.version >= MODE_AS_LETTER => out.byte(mode.letter()),
+            Some(QueueMode::Messaging) if self.version >= MODE_AS_BOOL => out.bool(true),
+            _ => Ok(()),
         }
     }
 }
