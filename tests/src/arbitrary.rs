@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
-use smp_proto::keys::{AuthKey, Ed448Public, Ed25519Public, X25519Public};
+use smp_proto::keys::{AuthKey, Ed448Public, Ed25519Public, X448Public, X25519Public};
 use smp_proto::wire::address::{Host, ServerAddress};
 use smp_proto::wire::command::{
     Command, LinkData, MessageFlags, NewQueue, NotifierKeys, Password, QueueMode, QueueRequest,
@@ -22,6 +22,9 @@ use smp_proto::wire::error::{
 };
 use smp_proto::wire::hello::{CertificateChain, SignedKey};
 use smp_proto::wire::identifier::Identifier;
+use smp_proto::wire::links::connection_request::{ConnectionRequest, RequestData};
+use smp_proto::wire::links::ratchet_parameters::{KemParameters, RatchetParameters};
+use smp_proto::wire::links::short_link::{ContactKind, LinkKeyBytes, LinkScheme, ShortLink, ShortLinkTarget};
 use smp_proto::wire::primitives::{Reader, Writer};
 use smp_proto::wire::queue_uri::QueueUri;
 use smp_proto::wire::response::{CreatedQueue, NotifierIds, Response};
@@ -123,6 +126,59 @@ pub fn queue_uri() -> impl Strategy<Value = QueueUri> + Clone {
     let sender = bytes(1..=24).prop_map(|bytes| Identifier::new(bytes).expect("at most 24 bytes"));
     (versions, server(), sender, x25519(), option::of(mode()))
         .prop_map(|(versions, server, sender, dh, mode)| QueueUri { versions, server, sender, dh, mode })
+}
+
+/// Ratchet parameters, with keys that are not good ones.
+pub fn ratchet_parameters() -> impl Strategy<Value = RatchetParameters> + Clone {
+    fn exactly<const LENGTH: usize>() -> impl Strategy<Value = Box<[u8; LENGTH]>> + Clone {
+        bytes(LENGTH..=LENGTH).prop_map(|bytes| Box::new(bytes.try_into().expect("the length asked for")))
+    }
+    let versions =
+        (1..=4u16, 1..=4u16).prop_map(|(one, other)| VersionRange::between(Version(one), Version(other)));
+    let kem = prop_oneof![
+        exactly().prop_map(KemParameters::Proposed),
+        (exactly(), exactly()).prop_map(|(ciphertext, key)| KemParameters::Accepted { ciphertext, key }),
+    ];
+    (versions, exactly::<56>(), exactly::<56>(), option::of(kem)).prop_map(|(versions, one, other, kem)| {
+        RatchetParameters { versions, keys: [X448Public(*one), X448Public(*other)], kem }
+    })
+}
+
+/// A connection request.
+pub fn connection_request() -> impl Strategy<Value = ConnectionRequest> + Clone {
+    let versions =
+        (2..=7u16, 2..=7u16).prop_map(|(one, other)| VersionRange::between(Version(one), Version(other)));
+    let data = (versions, vec(queue_uri(), 1..4), option::of("\\PC{0,30}"))
+        .prop_map(|(versions, queues, client_data)| RequestData { versions, queues, client_data });
+    (data, option::of(ratchet_parameters())).prop_map(|(data, ratchet)| match ratchet {
+        Some(ratchet) => ConnectionRequest::Invitation(data, ratchet),
+        None => ConnectionRequest::Contact(data),
+    })
+}
+
+/// A short link.
+pub fn short_link() -> impl Strategy<Value = ShortLink> + Clone {
+    let kinds = [
+        None,
+        Some(ContactKind::Contact),
+        Some(ContactKind::Channel),
+        Some(ContactKind::Group),
+        Some(ContactKind::Relay),
+    ];
+    let scheme = prop_oneof![Just(LinkScheme::Simplex), Just(LinkScheme::Https)];
+    (scheme, server(), any::<bool>(), 0..kinds.len(), any::<[u8; 32]>(), bytes(1..=24)).prop_map(
+        move |(scheme, mut relay, known, kind, key, link)| {
+            if known {
+                relay.fingerprint.clear();
+            }
+            let key = LinkKeyBytes::new(key);
+            let target = match kinds[kind] {
+                Some(kind) => ShortLinkTarget::Contact { kind, key },
+                None => ShortLinkTarget::Invitation { link: Identifier::new(link).expect("24 bytes"), key },
+            };
+            ShortLink { scheme, relay, target }
+        },
+    )
 }
 
 /// A queue's mode.

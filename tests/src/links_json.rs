@@ -7,9 +7,7 @@ use smp_proto::wire::identifier::Identifier;
 use smp_proto::wire::links::connection_request::{ConnectionRequest, RequestData};
 use smp_proto::wire::links::link_data::{FixedLinkData, OwnedLinkData, OwnerAuthorization};
 use smp_proto::wire::links::ratchet_parameters::{KemParameters, RatchetParameters};
-use smp_proto::wire::links::short_link::{
-    ContactKind, LinkKeyBytes, LinkScheme, ShortLink, ShortLinkTarget,
-};
+use smp_proto::wire::links::short_link::{ContactKind, LinkKeyBytes, LinkScheme, ShortLink, ShortLinkTarget};
 use smp_proto::wire::queue_uri::{AgreedQueue, QueueUri};
 use smp_proto::wire::version::{Version, VersionRange};
 

@@ -9,8 +9,11 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
-use smp_proto::keys::PublicKey;
+use smp_proto::keys::{Ed25519Public, PublicKey};
 use smp_proto::wire::address::{AddressWithPassword, Host, ServerAddress};
+use smp_proto::wire::agent_message::{
+    AgentEnvelope, AgentEnvelopeContent, AgentMessage, AgentMessageContent, QueueAddress, Receipt,
+};
 use smp_proto::wire::base64url;
 use smp_proto::wire::block::{
     BATCH_COUNT, BATCH_LENGTH, BLOCK_LENGTH, PLAIN_CONTENT_LENGTH, PLAIN_CONTENT_START, pad_plain,
@@ -20,6 +23,12 @@ use smp_proto::wire::command::{Command, QueueMode};
 use smp_proto::wire::error::{BrokerError, NetworkError, ProxyError, SmpError, TransportError};
 use smp_proto::wire::hello::{ClientHello, ClientService, ServerHello, ServiceResponse, ServiceRole};
 use smp_proto::wire::identifier::Identifier;
+use smp_proto::wire::links::Link;
+use smp_proto::wire::links::connection_request::ConnectionRequest;
+use smp_proto::wire::links::link_data::{FixedLinkData, OwnedLinkData};
+use smp_proto::wire::links::ratchet_parameters::{KEM_VERSION, RatchetParameters};
+use smp_proto::wire::links::short_link::{LinkScheme, ShortLink};
+use smp_proto::wire::percent_encoding::{Escaped, unescape};
 use smp_proto::wire::primitives::{Full, Reader, SliceWriter, Writer};
 use smp_proto::wire::queue_uri::QueueUri;
 use smp_proto::wire::response::Response;
@@ -309,6 +318,75 @@ proptest! {
     }
 
     #[test]
+    fn links_are_read_back(request in arbitrary::connection_request(), short in arbitrary::short_link()) {
+        let mut as_text = request.clone();
+        if let ConnectionRequest::Invitation(_, ratchet) = &mut as_text
+            && ratchet.versions.max() < KEM_VERSION
+        {
+            ratchet.kem = None;
+        }
+        prop_assert_eq!(request.to_string().parse(), Ok(Link::Full(Box::new(as_text))));
+        prop_assert_eq!(short.to_string().parse(), Ok(Link::Short(short.clone())));
+
+        let bytes = written(|out| request.write(out));
+        let mut reader = Reader::new(&bytes);
+        let read = ConnectionRequest::read(&mut reader).expect("a request");
+        prop_assert!(reader.is_empty());
+        prop_assert_eq!(&read.data().versions, &request.data().versions);
+        prop_assert_eq!(&read.data().client_data, &request.data().client_data);
+        prop_assert!(read.data().queues.iter().all(|queue| queue.mode.is_some()));
+        prop_assert_eq!(read.data().queues.len(), request.data().queues.len());
+        let bytes = written(|out| short.write(out));
+        let mut reader = Reader::new(&bytes);
+        let from_bytes = ShortLink { scheme: LinkScheme::Https, ..short };
+        prop_assert_eq!(ShortLink::read(&mut reader), Some(from_bytes));
+        prop_assert!(reader.is_empty());
+    }
+
+    #[test]
+    fn messages_of_agents_are_read_back(
+        request in arbitrary::connection_request(),
+        ratchet in arbitrary::ratchet_parameters(),
+        version in arbitrary::version(),
+        (id, last) in (any::<i64>(), any::<i64>()),
+        tail in arbitrary::bytes(0..=15_000),
+    ) {
+        let agreed = RatchetParameters {
+            versions: VersionRange::only(ratchet.versions.max()),
+            kem: ratchet.kem.clone().filter(|_| ratchet.versions.max() >= KEM_VERSION),
+            ..ratchet
+        };
+        let contents = [
+            AgentEnvelopeContent::Confirmation { ratchet: None, encrypted: tail },
+            AgentEnvelopeContent::Confirmation { ratchet: Some(agreed.clone()), encrypted: tail },
+            AgentEnvelopeContent::Message(tail),
+            AgentEnvelopeContent::RatchetKey { ratchet: agreed, information: tail },
+        ];
+        for content in contents {
+            let envelope = AgentEnvelope { version, content };
+            let bytes = written(|out| envelope.encode(out));
+            prop_assert_eq!(AgentEnvelope::decode(&bytes), Some(envelope));
+        }
+        let hash = &tail[..tail.len().min(32)];
+        let address = |queue: &QueueUri| QueueAddress { server: queue.server.clone(), sender: queue.sender.clone() };
+        let addresses: Vec<QueueAddress> = request.data().queues.iter().map(address).collect();
+        let contents = [
+            AgentMessageContent::Hello,
+            AgentMessageContent::Body(tail),
+            AgentMessageContent::Received(vec![Receipt { message: last, hash, information: tail }]),
+            AgentMessageContent::RatchetReady(last),
+            AgentMessageContent::Continue(addresses[0].clone()),
+            AgentMessageContent::UseQueues(addresses.iter().cloned().map(|queue| (queue, last > 0)).collect()),
+            AgentMessageContent::TestQueues(addresses),
+        ];
+        for content in contents {
+            let message = AgentMessage::Numbered { id, previous_hash: hash, content };
+            let bytes = written(|out| message.encode(out));
+            prop_assert_eq!(AgentMessage::decode(&bytes), Some(message));
+        }
+    }
+
+    #[test]
     fn base64url_is_one_to_one(bytes in arbitrary::bytes(0..=100), text in "[A-Za-z0-9_=+/-]{0,12}") {
         for text in [base64url::encode(bytes), base64url::encode_unpadded(bytes)] {
             prop_assert_eq!(base64url::decode(&text), Some(bytes.to_vec()));
@@ -371,6 +449,24 @@ fn read_everything(bytes: &[u8], version: Version) -> Result<(), TestCaseError> 
         // Written without its mode where its versions have none.
         prop_assert!(QueueUri::read(&mut Reader::new(&written(|out| uri.write(out)))).is_some());
     }
+    if let Some(link) = ShortLink::read(&mut Reader::new(bytes)) {
+        same_again(&link, |out| link.write(out), |bytes| ShortLink::read(&mut Reader::new(bytes)))?;
+    }
+    if let Some(request) = ConnectionRequest::read(&mut Reader::new(bytes)) {
+        prop_assert!(ConnectionRequest::read(&mut Reader::new(&written(|out| request.write(out)))).is_some());
+    }
+    if let Some(data) = OwnedLinkData::decode(bytes) {
+        same_again(&data, |out| data.encode(out), OwnedLinkData::decode)?;
+    }
+    if let Some(data) = FixedLinkData::decode(bytes) {
+        prop_assert!(FixedLinkData::decode(&written(|out| data.encode(out))).is_some());
+    }
+    if let Some(envelope) = AgentEnvelope::decode(bytes) {
+        prop_assert!(AgentEnvelope::decode(&written(|out| envelope.encode(out))).is_some());
+    }
+    if let Some(message) = AgentMessage::decode(bytes) {
+        prop_assert!(AgentMessage::decode(&written(|out| message.encode(out))).is_some());
+    }
     if let Ok(key) = PublicKey::from_der(bytes) {
         prop_assert_eq!(PublicKey::from_der(&key.to_der()), Ok(key));
     }
@@ -408,7 +504,15 @@ fn read_text(text: &str) -> Result<(), TestCaseError> {
     if let Ok(uri) = text.parse::<QueueUri>() {
         prop_assert_eq!(uri.to_string().parse(), Ok(uri));
     }
-    let _ = base64url::decode(text);
+    if let Ok(link) = text.parse::<Link>() {
+        prop_assert_eq!(link.to_string().parse(), Ok(link));
+    }
+    if let Ok(parameters) = text.parse::<RatchetParameters>() {
+        prop_assert_eq!(parameters.to_string().parse(), Ok(parameters));
+    }
+    let escaped = Escaped(text).to_string();
+    prop_assert_eq!(unescape(&escaped), text);
+    let _ = (base64url::decode(text), unescape(text));
     Ok(())
 }
 
@@ -442,6 +546,7 @@ proptest! {
         sent in sent(),
         response in arbitrary::response(),
         uri in arbitrary::queue_uri(),
+        (request, short) in (arbitrary::connection_request(), arbitrary::short_link()),
         version in arbitrary::version(),
         damages in damages(),
     ) {
@@ -457,6 +562,28 @@ proptest! {
             written(|out| uri.write(out)),
             written(|out| uri.server.write(out)),
             uri.to_string().into_bytes(),
+            written(|out| request.write(out)),
+            request.to_string().into_bytes(),
+            written(|out| short.write(out)),
+            short.to_string().into_bytes(),
+            written(|out| OwnedLinkData::Contact {
+                versions: uri.versions,
+                direct: true,
+                owners: Vec::new(),
+                relays: vec![short.clone()],
+                user_data: SESSION.to_vec(),
+            }.encode(out)),
+            written(|out| FixedLinkData {
+                versions: uri.versions,
+                root_key: Ed25519Public([7; 32]),
+                request: request.clone(),
+                entity: None,
+            }.encode(out)),
+            written(|out| AgentMessage::Numbered {
+                id: 1,
+                previous_hash: SESSION,
+                content: AgentMessageContent::AddQueues(vec![(uri.clone(), None)]),
+            }.encode(out)),
             uri.server.to_string().into_bytes(),
         ];
         for mut bytes in valid {

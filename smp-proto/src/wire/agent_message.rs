@@ -246,15 +246,14 @@ impl<'a> AgentMessageContent<'a> {
             b'E' => read.i64().map(Self::RatchetReady),
             b'Q' => match read.byte()? {
                 b'C' => QueueAddress::read(read).map(Self::Continue),
-                b'A' => read_list(read, |read| {
-                    Some((QueueUri::read(read)?, read.maybe(QueueAddress::read)?))
-                })
-                .map(Self::AddQueues),
+                b'A' => {
+                    read_list(read, |read| Some((QueueUri::read(read)?, read.maybe(QueueAddress::read)?)))
+                        .map(Self::AddQueues)
+                }
                 b'K' => read_list(read, |read| Some((AgreedQueue::read(read)?, read.auth_key()?)))
                     .map(Self::SecureQueues),
-                b'U' => {
-                    read_list(read, |read| Some((QueueAddress::read(read)?, read.bool()?))).map(Self::UseQueues)
-                }
+                b'U' => read_list(read, |read| Some((QueueAddress::read(read)?, read.bool()?)))
+                    .map(Self::UseQueues),
                 b'T' => read_list(read, QueueAddress::read).map(Self::TestQueues),
                 _ => None,
             },
@@ -334,10 +333,7 @@ impl QueueAddress {
 }
 
 /// A count byte, and at least one item.
-fn read_list<'a, T>(
-    read: &mut Reader<'a>,
-    item: impl Fn(&mut Reader<'a>) -> Option<T>,
-) -> Option<Vec<T>> {
+fn read_list<'a, T>(read: &mut Reader<'a>, item: impl Fn(&mut Reader<'a>) -> Option<T>) -> Option<Vec<T>> {
     let count = read.byte().filter(|count| *count > 0)?;
     let mut items = Vec::new();
     for _ in 0..count {

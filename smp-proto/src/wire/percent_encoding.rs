@@ -15,7 +15,8 @@ pub fn unescape(text: &str) -> Cow<'_, str> {
     let mut rest = text.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {
         rest = after;
-        match after.first_chunk::<2>().filter(|_| byte == b'%').and_then(|[high, low]| hex_pair(*high, *low)) {
+        match after.first_chunk::<2>().filter(|_| byte == b'%').and_then(|[high, low]| hex_pair(*high, *low))
+        {
             Some(escaped) => {
                 bytes.push(escaped);
                 rest = after.get(2..).unwrap_or_default();

@@ -12,6 +12,13 @@ use crate::wire::identifier::Identifier;
 use crate::wire::primitives::{Full, Reader, Writer};
 use crate::wire::version::VersionRange;
 
+/// What the signed fixed part is padded to before it is encrypted: 2,008 bytes, two of them its length.
+pub const FIXED_PADDED_LENGTH: usize = 2008;
+/// What the signed owner's part is padded to before it is encrypted: 13,784 bytes, two of them its length.
+pub const OWNED_PADDED_LENGTH: usize = 13_784;
+/// How much longer a part is when it is signed: a length byte and an Ed25519 signature in front of it.
+pub const SIGNATURE_OVERHEAD: usize = 1 + 64;
+
 /// The longest user data with a 1-byte length; longer ones have a marker and a 2-byte length.
 const SHORT_USER_DATA: usize = 254;
 /// The marker of a 2-byte length.
@@ -97,7 +104,9 @@ impl OwnedLinkData {
         let mut read = Reader::new(bytes);
         let read = &mut read;
         match read.byte()? {
-            b'I' => Some(Self::Invitation { versions: read.version_range()?, user_data: read_user_data(read)? }),
+            b'I' => {
+                Some(Self::Invitation { versions: read.version_range()?, user_data: read_user_data(read)? })
+            }
             b'C' => Some(Self::Contact {
                 versions: read.version_range()?,
                 direct: read.bool()?,

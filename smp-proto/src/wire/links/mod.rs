@@ -54,14 +54,18 @@ pub enum LinkError {
 impl fmt::Display for LinkError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Scheme => formatter.write_str("the link begins neither with simplex:/ nor with https:// and a host"),
-            Self::Kind => formatter.write_str("the link is of a kind that is not known here: was it cut before #?"),
+            Self::Scheme => {
+                formatter.write_str("the link begins neither with simplex:/ nor with https:// and a host")
+            }
+            Self::Kind => {
+                formatter.write_str("the link is of a kind that is not known here: was it cut before #?")
+            }
             Self::Versions => formatter.write_str("the versions (v=) in the link are missing or impossible"),
             Self::Queues => formatter.write_str("the link has no address of a queue (smp=): was it cut?"),
             Self::Queue(error) => write!(formatter, "an address of a queue in the link is wrong: {error}"),
-            Self::Ratchet => {
-                formatter.write_str("the encryption parameters (e2e=) of the invitation are missing or wrong: was the link cut?")
-            }
+            Self::Ratchet => formatter.write_str(
+                "the encryption parameters (e2e=) of the invitation are missing or wrong: was the link cut?",
+            ),
             Self::Key => formatter.write_str("the key after # is missing or incomplete: was the link cut?"),
             Self::Relay(error) => write!(formatter, "the relay in the link is wrong: {error}"),
         }

@@ -6,7 +6,7 @@
 //!
 //! Whoever has the key can read what the link leads to: it is wiped, and never printed but in the link itself.
 
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::{self, Write as _};
 use core::str::FromStr;
@@ -200,8 +200,8 @@ impl ShortLink {
 /// answers on both ports that clients try.
 fn is_preset(relay: &ServerAddress, preset: &ServerAddress) -> bool {
     let has_all = |hosts: &[Host], others: &[Host]| others.iter().all(|host| hosts.contains(host));
-    let same_port = relay.port == preset.port
-        || preset.port.is_empty() && matches!(relay.port.as_str(), "443" | "5223");
+    let same_port =
+        relay.port == preset.port || preset.port.is_empty() && matches!(relay.port.as_str(), "443" | "5223");
     same_port
         && relay.fingerprint == preset.fingerprint
         && has_all(&preset.hosts, &relay.hosts)
@@ -290,9 +290,9 @@ impl fmt::Display for ShortLink {
         }
         let mut separator = '?';
         let mut parameter = |name: char, value: &dyn fmt::Display| {
-            write!(formatter, "{separator}{name}={value}")?;
+            let written = write!(formatter, "{separator}{name}={value}");
             separator = '&';
-            Ok(())
+            written
         };
         if !in_query.is_empty() {
             let mut list = String::new();
@@ -310,7 +310,7 @@ impl fmt::Display for ShortLink {
             parameter('p', port)?;
         }
         if !fingerprint.is_empty() {
-            parameter('c', &base64url::encode_unpadded(fingerprint).to_string())?;
+            parameter('c', &base64url::encode_unpadded(fingerprint))?;
         }
         Ok(())
     }
