@@ -9,7 +9,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
-use smp_proto::keys::{Ed25519Public, PublicKey};
+use smp_proto::keys::{AuthKey, Ed25519Public, PublicKey};
 use smp_proto::wire::address::{AddressWithPassword, Host, ServerAddress};
 use smp_proto::wire::agent_message::{
     AgentEnvelope, AgentEnvelopeContent, AgentMessage, AgentMessageContent, QueueAddress, Receipt,
@@ -30,7 +30,7 @@ use smp_proto::wire::links::ratchet_parameters::{KEM_VERSION, RatchetParameters}
 use smp_proto::wire::links::short_link::{LinkScheme, ShortLink};
 use smp_proto::wire::percent_encoding::{Escaped, unescape};
 use smp_proto::wire::primitives::{Full, Reader, SliceWriter, Writer};
-use smp_proto::wire::queue_uri::QueueUri;
+use smp_proto::wire::queue_uri::{AgreedQueue, QueueUri};
 use smp_proto::wire::response::Response;
 use smp_proto::wire::transmission::{
     Authorization, Batch, BatchWriter, Malformed, SessionLayout, Transmission, write_head,
@@ -384,6 +384,50 @@ proptest! {
             let bytes = written(|out| message.encode(out));
             prop_assert_eq!(AgentMessage::decode(&bytes), Some(message));
         }
+    }
+
+    /// What the client version of each queue tells is read back, and nothing of what follows is taken for it.
+    #[test]
+    fn queues_between_agents_are_read_back(
+        queues in vec((arbitrary::queue_uri(), 1..=4u16, arbitrary::auth_key(), any::<bool>()), 1..4),
+    ) {
+        let agreed = queues.iter().map(|(uri, version, key, _)| {
+            let QueueUri { server, sender, dh, mode, .. } = uri.clone();
+            (AgreedQueue { version: Version(*version), server, sender, dh, mode }, *key)
+        });
+        let agreed: Vec<(AgreedQueue, AuthKey)> = agreed.collect();
+        let mut as_read = agreed.clone();
+        for (queue, _) in &mut as_read {
+            if queue.version == Version(1) {
+                queue.server.hosts.truncate(1);
+            }
+            queue.mode = queue.mode.filter(|mode| match queue.version.0 {
+                ..3 => false,
+                3 => *mode == QueueMode::Messaging,
+                _ => true,
+            });
+        }
+        let numbered = |content| AgentMessage::Numbered { id: 1, previous_hash: &[], content };
+        let bytes = written(|out| numbered(AgentMessageContent::SecureQueues(agreed.clone())).encode(out));
+        let expected = numbered(AgentMessageContent::SecureQueues(as_read.clone()));
+        prop_assert_eq!(AgentMessage::decode(&bytes), Some(expected));
+
+        let reply = |queues: Vec<(AgreedQueue, AuthKey)>| AgentMessage::ConnectionInformationReply {
+            queues: queues.into_iter().map(|(queue, _)| queue).collect(),
+            information: b"{}",
+        };
+        let bytes = written(|out| reply(agreed).encode(out));
+        prop_assert_eq!(AgentMessage::decode(&bytes), Some(reply(as_read)));
+
+        let added = queues.into_iter().map(|(mut uri, _, _, replaces)| {
+            // Written by every version.
+            uri.versions = VersionRange::only(Version(4));
+            let replaced = QueueAddress { server: uri.server.clone(), sender: uri.sender.clone() };
+            (uri, replaces.then_some(replaced))
+        });
+        let message = numbered(AgentMessageContent::AddQueues(added.collect()));
+        let bytes = written(|out| message.encode(out));
+        prop_assert_eq!(AgentMessage::decode(&bytes), Some(message));
     }
 
     #[test]
