@@ -18,7 +18,8 @@
 //! | [`envelope`] | client to client, opaque to relays | 9.1 |
 //! | [`proxy_layers`] | client to relay through a proxy | 10 |
 //! | [`link_keys`] | keys and ids of short links | 8.2 |
-//! | [`ratchet_aead`], [`x448`] | the primitives of the agents' ratchet | 2 |
+//! | [`ratchet`] | agent to agent, end to end, message by message | 8.1, 11.3 |
+//! | [`ratchet_aead`], [`x448`], [`key_encapsulation`] | the primitives of the ratchet | 2 |
 //!
 //! Messages and blocks are sealed and opened *in place*: the caller's buffer holds 16 bytes for the tag, then the text.
 
@@ -29,6 +30,7 @@ mod der;
 pub mod ed25519_batch;
 pub mod envelope;
 pub mod ids;
+pub mod key_encapsulation;
 pub mod link_keys;
 pub mod message_body;
 pub mod nacl_box;
@@ -37,6 +39,7 @@ pub mod padding;
 pub mod portable;
 pub mod provider;
 pub mod proxy_layers;
+pub mod ratchet;
 pub mod ratchet_aead;
 pub mod signatures;
 pub mod signed_key;

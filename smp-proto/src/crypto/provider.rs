@@ -6,6 +6,7 @@
 use zeroize::Zeroizing;
 
 use super::ed25519_batch;
+use super::key_encapsulation::KeyEncapsulation;
 use super::nacl_box::{BoxKey, SharedSecret, TAG_LENGTH};
 use super::nonce::Nonce;
 use crate::keys::{Ed25519Public, Ed25519Secret, X25519Public, X25519Secret};
@@ -77,6 +78,11 @@ pub trait Provider: Send + Sync {
         message: &[&[u8]],
         signature: &[u8; ED25519_SIGNATURE_LENGTH],
     ) -> bool;
+
+    /// The post-quantum algorithm of the ratchet, if there is one.
+    fn key_encapsulation(&self) -> Option<&dyn KeyEncapsulation> {
+        None
+    }
 
     /// Sets [`Ed25519Check::valid`] of every check: one equation for all, and single checks when it does not hold.
     ///

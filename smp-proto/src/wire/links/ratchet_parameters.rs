@@ -117,7 +117,8 @@ fn read_keys(read: &mut Reader<'_>) -> Option<[X448Public; 2]> {
 }
 
 impl KemParameters {
-    fn read(read: &mut Reader<'_>) -> Option<Self> {
+    /// Reads the form that is in parameters and in the headers of messages.
+    pub(crate) fn read(read: &mut Reader<'_>) -> Option<Self> {
         match read.byte()? {
             b'P' => boxed(read.large()?).map(Self::Proposed),
             b'A' => Some(Self::Accepted { ciphertext: boxed(read.large()?)?, key: boxed(read.large()?)? }),
@@ -125,7 +126,8 @@ impl KemParameters {
         }
     }
 
-    fn write(&self, out: &mut impl Writer) -> Result<(), Full> {
+    /// Writes it.
+    pub(crate) fn write(&self, out: &mut impl Writer) -> Result<(), Full> {
         match self {
             Self::Proposed(key) => {
                 out.byte(b'P')?;
