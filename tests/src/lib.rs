@@ -1,6 +1,7 @@
 //! Black-box tests.
 
 pub mod arbitrary;
+pub mod key_encapsulation;
 pub mod links_json;
 pub mod sessions;
 pub mod vectors;

@@ -21,7 +21,8 @@ pub enum DecryptError {
     /// It has not the form of a ratchet's message.
     Malformed,
     /// No key that this side has opens its header: it is forged, or the two ratchets have come apart (one side was
-    /// restored from an old copy, say).
+    /// restored from an old copy, say). It may also be of an earlier chain that was read completely and is forgotten:
+    /// an agent compares the hash of the message with those that it read before it worries anybody.
     ForgedHeader,
     /// The header is the peer's own, but says what cannot be.
     Header,
