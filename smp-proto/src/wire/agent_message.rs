@@ -1,10 +1,12 @@
 //! What agents send each other (WIRE-FACTS 9.1): the envelope that relays' clients see, and the message that the
 //! ratchet protects.
 //!
-//! Only bytes and types: encrypting is done elsewhere, between the two.
+//! Only bytes and types: encrypting is done elsewhere, between the two. What is inside is never printed: `Debug` shows
+//! kinds and lengths.
 
 use alloc::string::ToString;
 use alloc::vec::Vec;
+use core::fmt;
 
 use super::address::ServerAddress;
 use super::identifier::Identifier;
@@ -35,7 +37,7 @@ pub struct AgentEnvelope<'a> {
 }
 
 /// The kinds of envelopes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum AgentEnvelopeContent<'a> {
     /// `C`: the first message to a queue.
     Confirmation {
@@ -60,6 +62,26 @@ pub enum AgentEnvelopeContent<'a> {
         /// What their application tells.
         information: &'a [u8],
     },
+}
+
+impl fmt::Debug for AgentEnvelopeContent<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Confirmation { ratchet: None, encrypted } => {
+                write!(formatter, "Confirmation({} bytes)", encrypted.len())
+            }
+            Self::Confirmation { ratchet: Some(ratchet), encrypted } => {
+                write!(formatter, "Confirmation({ratchet:?}, {} bytes)", encrypted.len())
+            }
+            Self::Message(encrypted) => write!(formatter, "Message({} bytes)", encrypted.len()),
+            Self::Invitation { request, information } => {
+                write!(formatter, "Invitation({request:?}, {} bytes)", information.len())
+            }
+            Self::RatchetKey { ratchet, information } => {
+                write!(formatter, "RatchetKey({ratchet:?}, {} bytes)", information.len())
+            }
+        }
+    }
 }
 
 impl<'a> AgentEnvelope<'a> {
@@ -118,7 +140,7 @@ impl<'a> AgentEnvelope<'a> {
 }
 
 /// What the ratchet protects.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum AgentMessage<'a> {
     /// `I`: connection information, from the party who was invited first.
     ConnectionInformation(&'a [u8]),
@@ -142,8 +164,8 @@ pub enum AgentMessage<'a> {
     },
 }
 
-/// The content of a numbered message.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The content of a numbered message. Lists have 1 to 255 items: readers refuse others.
+#[derive(Clone, PartialEq, Eq)]
 pub enum AgentMessageContent<'a> {
     /// `H`: the connection works in this direction.
     Hello,
@@ -166,7 +188,7 @@ pub enum AgentMessageContent<'a> {
 }
 
 /// Tells that a message arrived.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Receipt<'a> {
     /// The number of the message.
     pub message: i64,
@@ -185,6 +207,46 @@ pub struct QueueAddress {
     pub sender: Identifier,
 }
 
+impl fmt::Debug for AgentMessage<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ConnectionInformation(information) => {
+                write!(formatter, "ConnectionInformation({} bytes)", information.len())
+            }
+            Self::ConnectionInformationReply { queues, information } => {
+                let (queues, bytes) = (queues.len(), information.len());
+                write!(formatter, "ConnectionInformationReply({queues} queues, {bytes} bytes)")
+            }
+            Self::RatchetInformation(information) => {
+                write!(formatter, "RatchetInformation({} bytes)", information.len())
+            }
+            Self::Numbered { id, content, .. } => write!(formatter, "Numbered({id}, {content:?})"),
+        }
+    }
+}
+
+impl fmt::Debug for AgentMessageContent<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hello => formatter.write_str("Hello"),
+            Self::Body(body) => write!(formatter, "Body({} bytes)", body.len()),
+            Self::Received(receipts) => write!(formatter, "Received({receipts:?})"),
+            Self::RatchetReady(last) => write!(formatter, "RatchetReady({last})"),
+            Self::Continue(_) => formatter.write_str("Continue"),
+            Self::AddQueues(queues) => write!(formatter, "AddQueues({})", queues.len()),
+            Self::SecureQueues(queues) => write!(formatter, "SecureQueues({})", queues.len()),
+            Self::UseQueues(queues) => write!(formatter, "UseQueues({})", queues.len()),
+            Self::TestQueues(queues) => write!(formatter, "TestQueues({})", queues.len()),
+        }
+    }
+}
+
+impl fmt::Debug for Receipt<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Receipt({})", self.message)
+    }
+}
+
 impl<'a> AgentMessage<'a> {
     /// Reads all of `bytes`.
     #[must_use]
@@ -193,7 +255,7 @@ impl<'a> AgentMessage<'a> {
         let message = match read.byte()? {
             b'I' => Self::ConnectionInformation(read.tail()),
             b'D' => Self::ConnectionInformationReply {
-                queues: read_list(&mut read, AgreedQueue::read)?,
+                queues: read.list(1, AgreedQueue::read)?,
                 information: read.tail(),
             },
             b'R' => Self::RatchetInformation(read.tail()),
@@ -220,7 +282,7 @@ impl<'a> AgentMessage<'a> {
             }
             Self::ConnectionInformationReply { queues, information } => {
                 out.byte(b'D')?;
-                write_list(queues, out, |queue, out| queue.write(out))?;
+                out.list(queues, |out, queue| queue.write(out))?;
                 out.put(information)
             }
             Self::RatchetInformation(information) => {
@@ -242,19 +304,20 @@ impl<'a> AgentMessageContent<'a> {
         match read.byte()? {
             b'H' => Some(Self::Hello),
             b'M' => Some(Self::Body(read.tail())),
-            b'V' => read_list(read, Receipt::read).map(Self::Received),
+            b'V' => read.list(1, Receipt::read).map(Self::Received),
             b'E' => read.i64().map(Self::RatchetReady),
             b'Q' => match read.byte()? {
                 b'C' => QueueAddress::read(read).map(Self::Continue),
-                b'A' => {
-                    read_list(read, |read| Some((QueueUri::read(read)?, read.maybe(QueueAddress::read)?)))
-                        .map(Self::AddQueues)
-                }
-                b'K' => read_list(read, |read| Some((AgreedQueue::read(read)?, read.auth_key()?)))
+                b'A' => read
+                    .list(1, |read| Some((QueueUri::read(read)?, read.maybe(QueueAddress::read)?)))
+                    .map(Self::AddQueues),
+                b'K' => read
+                    .list(1, |read| Some((AgreedQueue::read(read)?, read.auth_key()?)))
                     .map(Self::SecureQueues),
-                b'U' => read_list(read, |read| Some((QueueAddress::read(read)?, read.bool()?)))
-                    .map(Self::UseQueues),
-                b'T' => read_list(read, QueueAddress::read).map(Self::TestQueues),
+                b'U' => {
+                    read.list(1, |read| Some((QueueAddress::read(read)?, read.bool()?))).map(Self::UseQueues)
+                }
+                b'T' => read.list(1, QueueAddress::read).map(Self::TestQueues),
                 _ => None,
             },
             _ => None,
@@ -270,7 +333,7 @@ impl<'a> AgentMessageContent<'a> {
             }
             Self::Received(receipts) => {
                 out.byte(b'V')?;
-                write_list(receipts, out, |receipt, out| receipt.write(out))
+                out.list(receipts, |out, receipt| receipt.write(out))
             }
             Self::RatchetReady(last) => {
                 out.byte(b'E')?;
@@ -282,28 +345,28 @@ impl<'a> AgentMessageContent<'a> {
             }
             Self::AddQueues(queues) => {
                 out.put(b"QA")?;
-                write_list(queues, out, |(queue, replaced), out| {
+                out.list(queues, |out, (queue, replaced)| {
                     queue.write(out)?;
                     out.maybe(replaced.as_ref(), |out, replaced| replaced.write(out))
                 })
             }
             Self::SecureQueues(queues) => {
                 out.put(b"QK")?;
-                write_list(queues, out, |(queue, key), out| {
+                out.list(queues, |out, (queue, key)| {
                     queue.write(out)?;
                     out.auth_key(key)
                 })
             }
             Self::UseQueues(queues) => {
                 out.put(b"QU")?;
-                write_list(queues, out, |(queue, primary), out| {
+                out.list(queues, |out, (queue, primary)| {
                     queue.write(out)?;
                     out.bool(*primary)
                 })
             }
             Self::TestQueues(queues) => {
                 out.put(b"QT")?;
-                write_list(queues, out, |queue, out| queue.write(out))
+                out.list(queues, |out, queue| queue.write(out))
             }
         }
     }
@@ -332,21 +395,24 @@ impl QueueAddress {
     }
 }
 
-/// A count byte, and at least one item.
-fn read_list<'a, T>(read: &mut Reader<'a>, item: impl Fn(&mut Reader<'a>) -> Option<T>) -> Option<Vec<T>> {
-    let count = read.byte().filter(|count| *count > 0)?;
-    let mut items = Vec::new();
-    for _ in 0..count {
-        items.push(item(read)?);
-    }
-    Some(items)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::format;
+    use alloc::vec;
 
-fn write_list<T, W: Writer>(
-    items: &[T],
-    out: &mut W,
-    write: impl Fn(&T, &mut W) -> Result<(), Full>,
-) -> Result<(), Full> {
-    out.byte(u8::try_from(items.len()).map_err(|_| Full)?)?;
-    items.iter().try_for_each(|item| write(item, out))
+    #[test]
+    fn debug_shows_no_content() {
+        let receipt = Receipt { message: 7, hash: &[0x55; 32], information: &[0x55; 3] };
+        for content in [AgentMessageContent::Body(&[0x55; 9]), AgentMessageContent::Received(vec![receipt])] {
+            let message = AgentMessage::Numbered { id: 3, previous_hash: &[0x55; 32], content };
+            assert!(!format!("{message:?}").contains("85"), "{message:?}");
+        }
+        let content = AgentEnvelopeContent::Message(&[0x55; 9]);
+        let envelope = AgentEnvelope { version: Version(7), content };
+        assert_eq!(
+            format!("{envelope:?}"),
+            "AgentEnvelope { version: Version(7), content: Message(9 bytes) }"
+        );
+    }
 }

@@ -15,7 +15,6 @@ pub mod identifier;
 pub mod links;
 pub mod percent_encoding;
 pub mod primitives;
-pub mod queue_information;
 pub mod queue_uri;
 pub mod response;
 pub mod transmission;

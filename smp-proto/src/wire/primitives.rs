@@ -127,6 +127,17 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A count byte, and as many items; fewer than `least` are an error.
+    pub fn list<T>(&mut self, least: u8, item: impl Fn(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+        let count = self.byte().filter(|count| *count >= least)?;
+        // Room is made item by item: a count costs its sender nothing.
+        let mut items = Vec::new();
+        for _ in 0..count {
+            items.push(item(self)?);
+        }
+        Some(items)
+    }
+
     /// A short string that names something.
     pub fn identifier(&mut self) -> Option<Identifier> {
         self.short().and_then(Identifier::new)
@@ -248,6 +259,18 @@ pub trait Writer {
                 write(self, value)
             }
         }
+    }
+
+    /// A count byte, and the items.
+    ///
+    /// # Errors
+    /// What `write` fails with; [`Full`] also when there are more than 255 items.
+    fn list<T>(&mut self, items: &[T], write: impl Fn(&mut Self, &T) -> Result<(), Full>) -> Result<(), Full>
+    where
+        Self: Sized,
+    {
+        self.byte(u8::try_from(items.len()).map_err(|_| Full)?)?;
+        items.iter().try_for_each(|item| write(self, item))
     }
 
     /// An identifier.

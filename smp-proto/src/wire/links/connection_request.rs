@@ -27,7 +27,7 @@ pub enum ConnectionRequest {
 }
 
 /// What both kinds of connection requests have.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct RequestData {
     /// Versions of the agent's protocol, not of SMP: 2 to 7.
     pub versions: VersionRange,
@@ -35,6 +35,17 @@ pub struct RequestData {
     pub queues: Vec<QueueUri>,
     /// What the application wants to tell.
     pub client_data: Option<String>,
+}
+
+/// What applications tell is not shown.
+impl fmt::Debug for RequestData {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("RequestData")
+            .field("versions", &self.versions)
+            .field("queues", &self.queues)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The oldest version of the agent's protocol that contact addresses are for; older ones are read as this one.
@@ -80,22 +91,19 @@ impl ConnectionRequest {
 impl RequestData {
     fn read(read: &mut Reader<'_>) -> Option<Self> {
         let versions = read.version_range()?;
-        let count = read.byte().filter(|count| *count > 0)?;
-        let mut queues = Vec::new();
-        for _ in 0..count {
+        let queues = read.list(1, |read| {
             let mut queue = QueueUri::read(read)?;
             // Contact addresses are older than modes.
             queue.mode = queue.mode.or(Some(QueueMode::Contact));
-            queues.push(queue);
-        }
+            Some(queue)
+        })?;
         let client_data = read.maybe(Reader::large)?.map(decode_utf8);
         Some(Self { versions, queues, client_data })
     }
 
     fn write(&self, out: &mut impl Writer) -> Result<(), Full> {
         out.version_range(self.versions)?;
-        out.byte(u8::try_from(self.queues.len()).map_err(|_| Full)?)?;
-        self.queues.iter().try_for_each(|queue| queue.write(out))?;
+        out.list(&self.queues, |out, queue| queue.write(out))?;
         out.maybe(self.client_data.as_ref(), |out, data| out.large(data.as_bytes()))
     }
 }

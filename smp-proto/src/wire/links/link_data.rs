@@ -4,6 +4,7 @@
 //! what follows the fields they know, so that later versions can add some. Signatures are read here and checked elsewhere.
 
 use alloc::vec::Vec;
+use core::fmt;
 
 use super::connection_request::ConnectionRequest;
 use super::short_link::{ShortLink, ShortLinkTarget};
@@ -62,7 +63,7 @@ impl FixedLinkData {
 }
 
 /// The part of link data that the owner may change.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum OwnedLinkData {
     /// `I`: of an invitation.
     Invitation {
@@ -87,7 +88,7 @@ pub enum OwnedLinkData {
 }
 
 /// An owner of a link, and the signature that makes them one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct OwnerAuthorization {
     /// Names the owner.
     pub id: Identifier,
@@ -95,6 +96,30 @@ pub struct OwnerAuthorization {
     pub key: Ed25519Public,
     /// Over id and key (in DER), by the root key or that of an earlier owner. Not checked here.
     pub signature: [u8; 64],
+}
+
+impl fmt::Debug for OwnedLinkData {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invitation { versions, user_data } => {
+                write!(formatter, "Invitation({versions:?}, {} bytes)", user_data.len())
+            }
+            Self::Contact { versions, direct, owners, relays, user_data } => formatter
+                .debug_struct("Contact")
+                .field("versions", versions)
+                .field("direct", direct)
+                .field("owners", owners)
+                .field("relays", &relays.len())
+                .field("bytes", &user_data.len())
+                .finish(),
+        }
+    }
+}
+
+impl fmt::Debug for OwnerAuthorization {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("OwnerAuthorization(..)")
+    }
 }
 
 impl OwnedLinkData {
@@ -110,8 +135,8 @@ impl OwnedLinkData {
             b'C' => Some(Self::Contact {
                 versions: read.version_range()?,
                 direct: read.bool()?,
-                owners: read_list(read, OwnerAuthorization::read)?,
-                relays: read_list(read, |read| {
+                owners: read.list(0, OwnerAuthorization::read)?,
+                relays: read.list(0, |read| {
                     let link = ShortLink::read(read)?;
                     matches!(link.target, ShortLinkTarget::Contact { .. }).then_some(link)
                 })?,
@@ -136,10 +161,8 @@ impl OwnedLinkData {
                 out.byte(b'C')?;
                 out.version_range(*versions)?;
                 out.bool(*direct)?;
-                out.byte(u8::try_from(owners.len()).map_err(|_| Full)?)?;
-                owners.iter().try_for_each(|owner| owner.write(out))?;
-                out.byte(u8::try_from(relays.len()).map_err(|_| Full)?)?;
-                relays.iter().try_for_each(|relay| relay.write(out))?;
+                out.list(owners, |out, owner| owner.write(out))?;
+                out.list(relays, |out, relay| relay.write(out))?;
                 write_user_data(user_data, out)
             }
         }
@@ -163,15 +186,6 @@ impl OwnerAuthorization {
         fields.short(&self.signature)?;
         out.short(&fields)
     }
-}
-
-/// A count byte, and items.
-fn read_list<T>(read: &mut Reader<'_>, item: impl Fn(&mut Reader<'_>) -> Option<T>) -> Option<Vec<T>> {
-    let mut items = Vec::new();
-    for _ in 0..read.byte()? {
-        items.push(item(read)?);
-    }
-    Some(items)
 }
 
 /// Reads user data: a short string, or a marker and a large string.
