@@ -3,6 +3,7 @@
 pub mod arbitrary;
 pub mod key_encapsulation;
 pub mod links_json;
+pub mod reference_model;
 pub mod sessions;
 pub mod vectors;
 pub mod wire_json;

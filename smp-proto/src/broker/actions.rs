@@ -6,6 +6,7 @@ use alloc::string::String;
 
 use super::connections::{Address, ConnectionId};
 use super::queues::{News, NotifierSubscription, QueueRef};
+use super::record::QueueRecord;
 use super::storage::{ActionId, Sequence, StorageAction, StoredMessage};
 use crate::session::outgoing::OutgoingContent;
 
@@ -16,10 +17,14 @@ const KEPT_CAPACITY: usize = 1024;
 pub(super) enum Purpose {
     /// To create a queue, and give this answer once it is durable.
     Create(Address, OutgoingContent),
-    /// To give this answer once a change of the queue is durable.
-    Answer(Address, OutgoingContent),
-    /// To give the queue another notifier, or none, and tell whoever was notified so far.
-    ReplaceNotifier { to: Address, answer: OutgoingContent, previous: Option<NotifierSubscription> },
+    /// To give this answer once a change of the queue is durable, and tell whoever was notified so far and is not any
+    /// more. The record of before decides who is authorized when the change fails.
+    Change {
+        to: Address,
+        answer: OutgoingContent,
+        previous: Option<NotifierSubscription>,
+        before: Box<QueueRecord>,
+    },
     /// To delete a queue, and then say so.
     DeleteQueue(Address),
     /// To store a sender's message. The message is kept only when it can be handed to a subscriber directly.
@@ -49,8 +54,7 @@ impl Purpose {
     pub(super) const fn owed_to(&self) -> Option<ConnectionId> {
         match self {
             Self::Create(to, _)
-            | Self::Answer(to, _)
-            | Self::ReplaceNotifier { to, .. }
+            | Self::Change { to, .. }
             | Self::DeleteQueue(to)
             | Self::Message { to, .. }
             | Self::Acknowledge(to)

@@ -36,9 +36,9 @@ impl Broker {
 
     fn written(&mut self, at: QueueRef, action: ActionId, purpose: Purpose, now: Now) {
         match purpose {
-            Purpose::Create(to, content) | Purpose::Answer(to, content) => self.connections.say(to, content),
+            Purpose::Create(to, content) => self.connections.say(to, content),
             Purpose::AcknowledgeTaken(to) => self.connections.say(to, OutgoingContent::Ok),
-            Purpose::ReplaceNotifier { to, answer, previous } => {
+            Purpose::Change { to, answer, previous, .. } => {
                 if let Some(previous) = previous {
                     self.tell_notifier_deleted(previous);
                 }
@@ -95,15 +95,16 @@ impl Broker {
                 self.forget_queue(at);
                 self.connections.say(to, OutgoingContent::Error(storage_failed()));
             }
-            Purpose::Answer(to, _)
-            | Purpose::DeleteQueue(to)
-            | Purpose::Message { to, .. }
-            | Purpose::AcknowledgeTaken(to) => {
+            Purpose::DeleteQueue(to) | Purpose::Message { to, .. } | Purpose::AcknowledgeTaken(to) => {
                 self.doubt(at);
                 self.connections.say(to, OutgoingContent::Error(storage_failed()));
             }
-            Purpose::ReplaceNotifier { to, previous, .. } => {
+            Purpose::Change { to, previous, before, .. } => {
                 self.doubt(at);
+                // Until the queue has been read again: `ERR AUTH` would tell the authorized that it is gone.
+                if self.queues.at(at).is_some() {
+                    self.queues.replace_record(at.slot, *before);
+                }
                 if let Some(previous) = previous {
                     self.reattach_notifier(at, previous);
                 }

@@ -316,6 +316,7 @@ impl Broker {
             subscription.delivery = Delivering::Idle;
             if has_body {
                 self.connections.release_body(id);
+                self.deliver_queued(id);
             }
         }
     }
@@ -384,6 +385,7 @@ impl Broker {
         let Acknowledgement { correlation, deletion, next } = *acknowledgement;
         if matches!(next, Next::Ready { .. }) {
             self.connections.release_body(connection);
+            self.deliver_queued(connection);
         }
         if deletion.is_none() {
             self.connections.say(Address { connection, correlation, entity: recipient }, OutgoingContent::Ok);

@@ -23,10 +23,12 @@ impl Broker {
         let limit = usize::from(self.config.limits.waiting_notifications);
         let Some(queue) = self.queues.at(at).filter(|queue| queue.record.notifier.is_some()) else { return };
         let kept = &mut queue.activity_mut().news;
-        while kept.len() >= limit.max(1) {
+        // Storage may answer in another order than that of the messages.
+        let place = kept.partition_point(|other| other.sequence < news.sequence);
+        kept.insert(place, news);
+        while kept.len() > limit.max(1) {
             kept.pop_front();
         }
-        kept.push_back(news);
         self.enter_news_calendar(at);
         self.schedule_news(at, now);
     }
@@ -101,7 +103,7 @@ impl Broker {
                         queue.rest();
                     }
                 }
-                Some((notifier, secret, News { message, nonce, timestamp })) => {
+                Some((notifier, secret, News { message, nonce, timestamp, .. })) => {
                     let delivery = NotificationDelivery { secret, nonce, message, timestamp };
                     self.connections.tell(
                         id,

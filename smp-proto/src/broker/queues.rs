@@ -82,7 +82,7 @@ pub(super) struct Activity {
     pub(super) getters: Vec<Getter>,
     /// Who is subscribed to notifications.
     pub(super) notifier: Option<NotifierSubscription>,
-    /// News that the notifier has not got yet.
+    /// News that the notifier has not got yet, in the order of the messages.
     pub(super) news: VecDeque<News>,
     /// Whether the queue is in its notifier's list of queues with news.
     pub(super) news_listed: bool,
@@ -100,6 +100,7 @@ pub(super) struct Waiting {
 /// News of a message for a notifier.
 #[derive(Clone, Copy)]
 pub(super) struct News {
+    pub(super) sequence: Sequence,
     pub(super) message: Id,
     pub(super) nonce: Id,
     pub(super) timestamp: UnixTime,

@@ -13,8 +13,8 @@ use alloc::boxed::Box;
 use super::Broker;
 use super::actions::Purpose;
 use super::connections::{Address, ConnectionId};
-use super::queues::{Health, Queue, QueueRef};
-use super::record::QueueStatus;
+use super::queues::{Health, NotifierSubscription, Queue, QueueRef};
+use super::record::{QueueRecord, QueueStatus};
 use super::recovery::storage_failed;
 use super::storage::{ActionId, StorageAction};
 use crate::entropy::Entropy;
@@ -98,12 +98,25 @@ impl Broker {
         self.actions.emit(at, purpose, action)
     }
 
-    /// Stores a queue's record as it now is.
-    fn store_record(&mut self, at: QueueRef, now: Now, purpose: Purpose) {
+    /// Changes a queue's record, in memory at once, and answers when that is durable. `previous` was notified so far, and
+    /// is told then that it is not any more.
+    fn change_record(
+        &mut self,
+        to: &Address,
+        at: QueueRef,
+        answer: OutgoingContent,
+        previous: Option<NotifierSubscription>,
+        now: Now,
+        change: impl FnOnce(&mut QueueRecord),
+    ) {
         let Some(queue) = self.queues.at(at) else { return };
-        queue.record.updated = day_of(now.wall);
-        let record = Box::new(queue.record.clone());
-        self.emit(at, purpose, StorageAction::PutQueue { queue: at.number, record });
+        let before = Box::new(queue.record.clone());
+        let mut record = queue.record.clone();
+        change(&mut record);
+        record.updated = day_of(now.wall);
+        self.queues.replace_record(at.slot, record.clone());
+        let purpose = Purpose::Change { to: to.clone(), answer, previous, before };
+        self.emit(at, purpose, StorageAction::PutQueue { queue: at.number, record: Box::new(record) });
     }
 
     /// Finds the queue of a recipient's command, and checks that the key which authorized it still is the queue's.

@@ -3,7 +3,6 @@
 use alloc::boxed::Box;
 
 use super::super::Broker;
-use super::super::actions::Purpose;
 use super::super::connections::Address;
 use super::super::queues::{NotifierSubscription, QueueRef};
 use super::super::record::NotifierRecord;
@@ -55,11 +54,8 @@ impl Broker {
         let previous = self.detach_notifier(at);
         if let Some(queue) = self.queues.at(at) {
             queue.rest();
-            let mut record = queue.record.clone();
-            record.notifier = notifier.map(Box::new);
-            self.queues.replace_record(at.slot, record);
         }
-        self.store_record(at, now, Purpose::ReplaceNotifier { to: to.clone(), answer, previous });
+        self.change_record(to, at, answer, previous, now, |record| record.notifier = notifier.map(Box::new));
     }
 
     pub(super) fn subscribe_notifications(

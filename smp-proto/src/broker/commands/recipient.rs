@@ -124,12 +124,12 @@ impl Broker {
     }
 
     pub(super) fn suspend(&mut self, to: &Address, at: QueueRef, now: Now) -> Result<(), Refused> {
-        let queue = self.queues.at(at).ok_or(SmpError::Authorization)?;
-        // A blocked queue stays blocked: the recipient cannot hide the operator's decision.
-        if queue.record.status == QueueStatus::Active {
-            queue.record.status = QueueStatus::Suspended;
-        }
-        self.store_record(at, now, Purpose::Answer(to.clone(), OutgoingContent::Ok));
+        self.change_record(to, at, OutgoingContent::Ok, None, now, |record| {
+            // A blocked queue stays blocked: the recipient cannot hide the operator's decision.
+            if record.status == QueueStatus::Active {
+                record.status = QueueStatus::Suspended;
+            }
+        });
         Ok(())
     }
 

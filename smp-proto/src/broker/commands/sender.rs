@@ -47,9 +47,8 @@ impl Broker {
         if queue.record.sender_key.is_some_and(|present| present != key) {
             return Err(SmpError::Authorization);
         }
-        queue.record.sender_key = Some(key);
         // Also when it is the same: the answer must wait until the first one is durable.
-        self.store_record(at, now, Purpose::Answer(to.clone(), OutgoingContent::Ok));
+        self.change_record(to, at, OutgoingContent::Ok, None, now, |record| record.sender_key = Some(key));
         Ok(())
     }
 
@@ -98,7 +97,8 @@ impl Broker {
             Purpose::Marker { sequence }
         } else {
             let news = (message.notification && has_notifier).then(|| {
-                Box::new(News { message: message.id, nonce: ids::random(entropy), timestamp: now.wall })
+                let nonce = ids::random(entropy);
+                Box::new(News { sequence, message: message.id, nonce, timestamp: now.wall })
             });
             Purpose::Message { to: to.clone(), sequence, message: direct.then(|| message.clone()), news }
         };

@@ -166,6 +166,48 @@ fn bodies_are_given_back_when_the_subscription_moves() {
     assert_eq!(bodies_in_memory(&relay, first) + bodies_in_memory(&relay, second), 0);
 }
 
+/// Two queues and room for one body: the acknowledgement of the first holds the room, with the next message in it, until its
+/// deletion is durable, and the second waits.
+fn waiting_for_an_acknowledgement(relay: &mut Relay) -> (ConnectionId, Ids) {
+    let (one, other) = (relay.messaging_queue(), relay.messaging_queue());
+    let recipient = relay.connect();
+    relay.recipient(recipient, &one, Command::Subscribe);
+    for queue in [&one, &one, &other] {
+        assert_eq!(relay.send(queue, b"x"), Said::Ok);
+    }
+    assert_eq!(relay.hear(recipient).len(), 1);
+    relay.give(recipient, &one.recipient, acknowledge(b""), Some(RECIPIENT));
+    relay.hold();
+    let (id, read) = relay.held.pop_back().unwrap();
+    assert!(matches!(read, StorageAction::ReadMessage { .. }));
+    let read = relay.storage.apply(id, read);
+    relay.broker.complete(read, relay.now);
+    relay.give(recipient, &other.recipient, Command::Subscribe, Some(RECIPIENT));
+    relay.hold();
+    assert!(matches!(relay.held.back(), Some((_, StorageAction::DeleteMessage { .. }))));
+    (recipient, one)
+}
+
+#[test]
+fn room_that_an_acknowledgement_gives_back_is_used_at_once() {
+    let mut relay = Relay::with(|config| config.limits.deliveries_in_flight = 1);
+    let (recipient, _) = waiting_for_an_acknowledgement(&mut relay);
+    relay.fails = |action| matches!(action, StorageAction::DeleteMessage { .. });
+    relay.settle();
+    relay.fails = |_| false;
+    let said = relay.hear(recipient);
+    assert_eq!(said[..2], [Subscribed, store_failed()]);
+    assert_eq!(said[2..].iter().filter(|said| matches!(said, Message(..))).count(), 2, "{said:?}");
+
+    let mut relay = Relay::with(|config| config.limits.deliveries_in_flight = 1);
+    let (recipient, queue) = waiting_for_an_acknowledgement(&mut relay);
+    let another = relay.connect();
+    relay.give(another, &queue.recipient, Command::Subscribe, Some(RECIPIENT));
+    let said = relay.hear(recipient);
+    assert_eq!(said.len(), 4, "{said:?}");
+    assert!(matches!(said[..], [Subscribed, End, ..]));
+}
+
 #[test]
 fn so_many_queues_may_be_attached_and_no_more() {
     let mut relay = Relay::with(|config| config.limits.subscriptions = 2);

@@ -51,6 +51,32 @@ fn a_notification_names_the_message_that_the_recipient_gets() {
 }
 
 #[test]
+fn a_notifier_is_told_in_the_order_of_messages_however_storage_answers() {
+    let mut relay = Relay::new();
+    let (notifier, queue, _) = notified(&mut relay);
+    let (sender, recipient) = (relay.connect(), relay.connect());
+    for body in [b"1", b"2", b"3"] {
+        relay.give(sender, &queue.sender, message(body, true), None);
+    }
+    relay.hold();
+    let held: Vec<_> = relay.held.drain(..).collect();
+    for (id, action) in held.into_iter().rev() {
+        let completion = relay.storage.apply(id, action);
+        relay.broker.complete(completion, relay.now);
+        relay.check();
+    }
+    relay.pass(DELAY);
+    let told = relay.hear(notifier);
+    assert_eq!(told.len(), 3);
+    for told in told {
+        let message = relay.recipient(recipient, &queue, Command::Get);
+        let id = *body_of(&message).0;
+        assert_eq!(told, Said::Notification(id));
+        assert_eq!(relay.recipient(recipient, &queue, acknowledge(&id)), Said::Ok);
+    }
+}
+
+#[test]
 fn nobody_is_told_of_a_message_that_is_not_durable() {
     let mut relay = Relay::new();
     let (notifier, queue, _) = notified(&mut relay);

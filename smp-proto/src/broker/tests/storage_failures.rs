@@ -94,6 +94,32 @@ fn a_key_that_cannot_be_stored_is_not_the_queues_key() {
     assert_eq!(relay.ask(sender, &queue.sender, skey(9), Some(9)), Said::Ok);
 }
 
+/// `ERR AUTH` would tell those who are authorized that the queue is gone.
+#[test]
+fn while_a_change_that_failed_cannot_be_read_back_those_of_before_are_the_authorized() {
+    let mut relay = Relay::new();
+    let mut queue = relay.messaging_queue();
+    relay.notify(&mut queue);
+    let connection = relay.connect();
+    let notifier = queue.notifier.clone().unwrap();
+    for command in [
+        Command::SecureByRecipient(key(SENDER)),
+        Command::EnableNotifications(notifier_keys()),
+        Command::Suspend,
+    ] {
+        relay.fails =
+            |action| matches!(action, StorageAction::PutQueue { .. } | StorageAction::ReadQueue { .. });
+        assert_eq!(relay.recipient(connection, &queue, command), store_failed());
+        assert_eq!(relay.ask(connection, &queue.sender, message(b"x", false), None), store_failed());
+        assert_eq!(relay.ask(connection, &queue.sender, message(b"x", false), Some(SENDER)), AUTH);
+        let nsub = relay.ask(connection, &notifier, Command::SubscribeNotifications, Some(NOTIFIER));
+        assert_eq!(nsub, store_failed());
+        relay.fails = |_| false;
+        relay.pass(Duration::from_secs(2));
+        assert_eq!(relay.ask(connection, &queue.sender, message(b"x", false), None), Said::Ok);
+    }
+}
+
 #[test]
 fn a_queue_whose_deletion_fails_is_still_there() {
     let mut relay = Relay::new();
