@@ -226,7 +226,7 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn two_parties_agree_whatever_the_network_does(
@@ -562,6 +562,35 @@ fn versions_go_up_when_the_peer_shows_a_newer_one_and_never_down() {
     let message = one.send(b"stays", false);
     assert_eq!(other.read(&message), Ok(b"stays".to_vec()));
     assert_eq!(message.len(), 2 + 124 + 16 + 100);
+}
+
+#[test]
+fn sizes_are_as_documented() {
+    assert!(size_of::<Ratchet>() <= 600, "{} bytes", size_of::<Ratchet>());
+    let [mut one, mut other] = connect(plain_beginning());
+    assert_eq!([one.stored.ratchet.len(), other.stored.ratchet.len()], [410, 346]);
+    let message = one.send(b"text", false);
+    other.read(&message).unwrap();
+    assert_eq!(other.stored.ratchet.len(), 474);
+    let mut parties = connect(Beginning { versions: [range(3, 3); 2], kem: [true; 2], seed: 3 });
+    for from in [0, 1] {
+        let message = parties[from].send(b"text", false);
+        assert_eq!(message.len(), 100 + 2_364);
+        parties[1 - from].read(&message).unwrap();
+    }
+    assert_eq!(parties[0].stored.ratchet.len(), 4_434);
+    assert_eq!(InitialKeys::generate(&mut one.entropy).to_bytes().len(), 226);
+}
+
+#[test]
+fn a_header_that_is_longer_than_any_is_not_tried() {
+    let [_, mut other] = connect(plain_beginning());
+    for (length, expected) in [(2310, DecryptError::ForgedHeader), (2311, DecryptError::Malformed)] {
+        let header =
+            [&[0, 3][..], &[7; 32], &u16::to_be_bytes(length), &vec![8; usize::from(length)]].concat();
+        let message = [&u16::to_be_bytes(header.len() as u16)[..], &header, &[9; 16 + 100]].concat();
+        assert_eq!(other.read(&message), Err(expected));
+    }
 }
 
 #[test]

@@ -25,10 +25,14 @@ use crate::wire::version::Version;
 
 /// The first value of a first byte that is a length of its own.
 const SHORT_LENGTHS: u8 = 32;
+/// What short headers are padded to.
+const PADDED: usize = 88;
+/// What headers with place for a KEM are padded to: none is longer, so that to try many keys on a forged one stays cheap.
+const LONG_PADDED: usize = 2310;
 
 /// What a header is padded to: 88 bytes, or 2,310 when there must be place for a KEM.
 pub(super) const fn padded_header_length(version: Version, kem_supported: bool) -> usize {
-    if kem_supported && version.0 >= KEM_VERSION.0 { 2310 } else { 88 }
+    if kem_supported && version.0 >= KEM_VERSION.0 { LONG_PADDED } else { PADDED }
 }
 
 /// How many bytes a length takes.
@@ -145,7 +149,7 @@ impl<'a> EncryptedHeader<'a> {
         read.bytes(taken)?;
         let sealed = read.bytes(length)?;
         read.end()?;
-        Some(Self { version, iv, tag, sealed })
+        (length <= LONG_PADDED).then_some(Self { version, iv, tag, sealed })
     }
 
     /// Opens it, when it was encrypted with this key.
