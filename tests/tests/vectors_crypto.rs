@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sha3::{Sha3_256, Sha3_384};
 use smp_proto::crypto::certificates::{self, ChainError, ChainRoles};
-use smp_proto::crypto::chain_keys::{ChainKey, InitialChainKeys};
+use smp_proto::crypto::chain_keys::{BLOCK_LENGTH, CONTENT_OFFSET, ChainKey, InitialChainKeys};
 use smp_proto::crypto::envelope::{self, ClientMessage, Envelope, EnvelopeHeader};
 use smp_proto::crypto::link_keys::LinkKey;
 use smp_proto::crypto::message_body::{self, NotificationMetadata, ReceivedMessage};
@@ -616,6 +616,38 @@ fn link_kdf() {
         } else {
             Err("another key".to_owned())
         }
+    });
+}
+
+#[test]
+fn encrypted_blocks() {
+    run_with_providers("transmissions.jsonl", "encrypted-blocks", |provider, vector| {
+        let input = &vector.input;
+        let client = x25519_secret(input, "clientPrivateKey")?;
+        let relay = provider.x25519_public(&x25519_secret(input, "serverPrivateKey")?);
+        let secret = SharedSecret::agree(provider, &client, &relay);
+        input.expect_bytes("dhSecret", secret.as_bytes())?;
+        let chains = InitialChainKeys::new(provider, &input.bytes("sessionId")?, &secret);
+        let chain = |sender: &str| match sender {
+            "server" => Ok(ChainKey::from_bytes(*chains.server_sends.as_bytes())),
+            "client" => Ok(ChainKey::from_bytes(*chains.client_sends.as_bytes())),
+            other => Err(format!("unknown sender {other}")),
+        };
+        let sender = input.text("sender")?;
+        let (mut sending, mut receiving) = (chain(&sender)?, chain(&sender)?);
+        let contents = input.get("contents").items()?;
+        let blocks = vector.output.get("blocks").items()?;
+        assert_eq!(contents.len(), blocks.len());
+        for (content, expected) in contents.iter().zip(&blocks) {
+            let content = content.as_bytes()?;
+            let mut block = [0; BLOCK_LENGTH];
+            block[CONTENT_OFFSET..][..content.len()].copy_from_slice(&content);
+            sending.seal_block(provider, &mut block, content.len()).map_err(|error| error.to_string())?;
+            expected.expect_bytes("block", &block)?;
+            let opened = receiving.open_block(provider, &mut block).map_err(|error| error.to_string())?;
+            assert_eq!(opened, content);
+        }
+        vector.output.expect_bytes("sndChainKeyAfter", sending.as_bytes())
     });
 }
 

@@ -1,17 +1,21 @@
-//! Links, what is behind them, and agents' messages, against what the reference implementation reads and writes.
+//! Links, and what is behind them, against what the reference implementation reads and writes.
 
 use std::fmt::Debug;
 
-use smp_proto::wire::agent_message::{AgentEnvelope, AgentEnvelopeContent, AgentMessage, padded_lengths};
+use smp_proto::crypto::link_data::{
+    LinkDataError, LinkPart, LinkPurpose, LinkSigner, VerifiedFixedPart, VerifiedLinkData, seal_part,
+};
+use smp_proto::crypto::link_keys::LinkKey;
+use smp_proto::crypto::{BoxKey, Nonce, Portable, Provider};
+use smp_proto::keys::Ed25519Secret;
+use smp_proto::wire::identifier::Identifier;
 use smp_proto::wire::links::Link;
 use smp_proto::wire::links::connection_request::ConnectionRequest;
-use smp_proto::wire::links::link_data::{
-    FIXED_PADDED_LENGTH, FixedLinkData, OWNED_PADDED_LENGTH, OwnedLinkData, SIGNATURE_OVERHEAD,
-    read_user_data, write_user_data,
-};
+use smp_proto::wire::links::link_data::{FixedLinkData, OwnedLinkData, read_user_data, write_user_data};
 use smp_proto::wire::links::ratchet_parameters::{KEM_VERSION, RatchetParameters};
-use smp_proto::wire::links::short_link::{ContactKind, LinkScheme, ShortLink, ShortLinkTarget};
+use smp_proto::wire::links::short_link::{ContactKind, LinkKeyBytes, LinkScheme, ShortLink, ShortLinkTarget};
 use smp_proto::wire::primitives::{Full, Reader};
+use smp_runtime_std::fast_cryptography::Fast;
 use smp_tests::links_json;
 use smp_tests::vectors::{self, Fields, Outcome, Vector};
 use smp_tests::wire_json;
@@ -111,10 +115,7 @@ fn links_to_known_relays_are_shortened_and_restored() {
         let link = ShortLink {
             scheme: LinkScheme::Https,
             relay: wire_json::server(&vector.input.get("server"))?,
-            target: ShortLinkTarget::Contact {
-                kind: ContactKind::Contact,
-                key: smp_proto::wire::links::short_link::LinkKeyBytes::new(key),
-            },
+            target: ShortLinkTarget::Contact { kind: ContactKind::Contact, key: LinkKeyBytes::new(key) },
         };
         vector.output.expect("long", link.to_string())?;
         let short = link.shortened(&presets);
@@ -157,25 +158,195 @@ fn user_data_has_two_forms() {
     });
 }
 
-/// What is signed; signatures and encryption are tested with `crypto`.
+const PROVIDERS: [&dyn Provider; 2] = [&Portable, &Fast];
+
+/// What a line of link data has, and what a relay would keep for it.
+struct Kept {
+    purpose: LinkPurpose,
+    /// Where it is kept, for opening; of an invitation the relay chooses that.
+    target: ShortLinkTarget,
+    fixed_bytes: Vec<u8>,
+    fixed_blob: Vec<u8>,
+    owned_blob: Vec<u8>,
+}
+
+fn secret(fields: &Fields, key: &str) -> Result<Ed25519Secret, String> {
+    Ok(Ed25519Secret::from_bytes(fields.array(key)?))
+}
+
+fn target(purpose: LinkPurpose, key: &LinkKey) -> ShortLinkTarget {
+    let key = LinkKeyBytes::from(key);
+    match purpose {
+        LinkPurpose::Invitation => ShortLinkTarget::Invitation { link: Identifier::from([7; 24]), key },
+        LinkPurpose::Contact => ShortLinkTarget::Contact { kind: ContactKind::Contact, key },
+    }
+}
+
+/// Signs and seals as a line of link data says, whether readers accept it or not.
+fn keep(provider: &dyn Provider, vector: &Vector) -> Result<Kept, String> {
+    let (input, output) = (&vector.input, &vector.output);
+    let root = secret(input, "rootPrivateKey")?;
+    let signer = secret(input, "userDataSignerPrivateKey")?;
+    let fixed = links_json::fixed_data(&input.get("fixed"))?;
+    let owned = links_json::owned_data(&input.get("user"))?;
+    let purpose = match fixed.request {
+        ConnectionRequest::Invitation(..) => LinkPurpose::Invitation,
+        ConnectionRequest::Contact(_) => LinkPurpose::Contact,
+    };
+    let fixed_bytes = written(|out| fixed.encode(out))?;
+    let owned_bytes = written(|out| owned.encode(out))?;
+    output.expect_bytes("fixedBytes", &fixed_bytes)?;
+    output.expect_bytes("userBytes", &owned_bytes)?;
+    let (fixed_nonce, owned_nonce) = (Nonce(input.array("fixedNonce")?), Nonce(input.array("userNonce")?));
+
+    let key = LinkKey::of(&fixed_bytes);
+    output.expect_bytes("linkKey", key.as_bytes())?;
+    let (link_id, box_key) = match purpose {
+        LinkPurpose::Invitation => (None, key.invitation(provider)),
+        LinkPurpose::Contact => {
+            let (id, box_key) = key.contact(provider);
+            (Some(id), box_key)
+        }
+    };
+    output.expect_optional_bytes("linkId", link_id.as_ref().map(<[u8; 24]>::as_slice))?;
+    same("data key", &(box_key == BoxKey::from_symmetric(&output.array("dataKey")?)), &true)?;
+    for (name, by, bytes) in [("fixedSigned", &root, &fixed_bytes), ("userSigned", &signer, &owned_bytes)] {
+        let signature = provider.ed25519_sign(by, &[bytes]);
+        output.expect_bytes(name, &[&[64], signature.as_slice(), bytes].concat())?;
+    }
+
+    let seal = |signer, part, bytes: &[u8], nonce: &Nonce| {
+        seal_part(provider, &box_key, signer, part, bytes, nonce).map_err(|error| error.to_string())
+    };
+    let fixed_blob = seal(&root, LinkPart::Fixed, &fixed_bytes, &fixed_nonce)?;
+    let owned_blob = seal(&signer, LinkPart::Owned, &owned_bytes, &owned_nonce)?;
+    output.expect_bytes("fixedBlob", &fixed_blob)?;
+    output.expect_bytes("userBlob", &owned_blob)?;
+
+    // A link that is made the usual way is the same.
+    let made = VerifiedFixedPart::create(
+        provider,
+        &root,
+        fixed.versions,
+        fixed.request.clone(),
+        fixed.entity.clone(),
+        &fixed_nonce,
+    );
+    let (made, made_blob) = made.map_err(|error| error.to_string())?;
+    same("made", &(made.key().as_bytes(), made.data(), &made_blob), &(key.as_bytes(), &fixed, &fixed_blob))?;
+    let made = made.seal_owned(provider, &signer, &owned, &owned_nonce);
+    match expected_refusal(vector)? {
+        None => same("made", &made, &Ok(owned_blob.clone()))?,
+        Some(refusal) => same("made", &made, &Err(refusal))?,
+    }
+    let target = target(purpose, &key);
+    Ok(Kept { purpose, target, fixed_bytes, fixed_blob, owned_blob })
+}
+
+/// Our error for the reference's, of which only the text is known.
+fn expected_refusal(vector: &Vector) -> Result<Option<LinkDataError>, String> {
+    let text = vector.output.text("decrypted")?;
+    let expected = [
+        ("user data signature", LinkDataError::Signature(LinkPart::Owned)),
+        ("invalid authorization of owner", LinkDataError::OwnerNotAuthorized(0)),
+        ("matches root key", LinkDataError::OwnerIsRoot(0)),
+        ("duplicate owner key or ID", LinkDataError::OwnerRepeated(1)),
+    ];
+    if text == "ok" {
+        return Ok(None);
+    }
+    let known = expected.into_iter().find(|(part, _)| text.contains(part));
+    known.map(|(_, error)| Some(error)).ok_or(text)
+}
+
 #[test]
-fn link_data_are_written_and_read() {
+fn link_data_are_sealed_opened_and_verified() {
     vectors::run("links.jsonl", "link-data", |vector| {
-        let fits = |bytes: &[u8], padded: usize| 2 + SIGNATURE_OVERHEAD + bytes.len() <= padded;
-        let fixed = links_json::fixed_data(&vector.input.get("fixed"))?;
-        let bytes = written(|out| fixed.encode(out))?;
-        same("the fixed part fits", &fits(&bytes, FIXED_PADDED_LENGTH), &true)?;
-        if !vector.output.has("error") {
-            vector.output.expect_bytes("fixedBytes", &bytes)?;
-        }
-        same("fixed data", &FixedLinkData::decode(&bytes), &Some(fixed))?;
         let owned = links_json::owned_data(&vector.input.get("user"))?;
-        let bytes = written(|out| owned.encode(out))?;
-        if !fits(&bytes, OWNED_PADDED_LENGTH) {
-            return vector.output.expect_error();
+        for provider in PROVIDERS {
+            if vector.output.has("error") {
+                let bytes = written(|out| owned.encode(out))?;
+                let (key, signer) = (BoxKey::from_symmetric(&[1; 32]), Ed25519Secret::from_bytes([2; 32]));
+                let refused = seal_part(provider, &key, &signer, LinkPart::Owned, &bytes, &Nonce([3; 24]));
+                same("too long", &refused, &Err(LinkDataError::TooLong(LinkPart::Owned)))?;
+                continue;
+            }
+            let kept = keep(provider, vector)?;
+            let opened = VerifiedLinkData::open(provider, &kept.target, &kept.fixed_blob, &kept.owned_blob);
+            match (opened, expected_refusal(vector)?) {
+                (Ok(opened), None) => {
+                    let fixed = links_json::fixed_data(&vector.input.get("fixed"))?;
+                    same("fixed", opened.fixed().data(), &fixed)?;
+                    same("owned", opened.owned().data(), &owned)?;
+                    let by_root = vector.input.bytes("rootPrivateKey")?
+                        == vector.input.bytes("userDataSignerPrivateKey")?;
+                    same("signed by root", &(opened.owned().signer() == LinkSigner::Root), &by_root)?;
+                }
+                (Err(error), Some(expected)) => same("refusal", &error, &expected)?,
+                (opened, expected) => return Err(format!("{opened:?}, expected {expected:?}")),
+            }
         }
-        vector.output.expect_bytes("userBytes", &bytes)?;
-        same("user data", &OwnedLinkData::decode(&bytes), &Some(owned))
+        Ok(())
+    });
+    vectors::run("links.jsonl", "link-data-blob", |vector| {
+        let kept = keep(&Portable, &referenced(vector)?)?;
+        vector.output.expect_bytes("userBlob", &kept.owned_blob)
+    });
+}
+
+fn referenced(vector: &Vector) -> Result<Vector, String> {
+    let id = vector.input.text("ref")?;
+    vectors::read("links.jsonl").into_iter().find(|other| other.id == id).ok_or(id)
+}
+
+/// A relay that has seen the link seals the same data, under the key of a link that was not made for them.
+fn sealed_for_another_link(provider: &dyn Provider, original: &Vector, kept: &Kept) -> Outcome {
+    let key = LinkKey::from_bytes(std::array::from_fn(|place| place as u8));
+    let opened = VerifiedFixedPart::open(provider, kept.purpose, key.clone(), &kept.fixed_blob);
+    same("as it is", &opened.err(), &Some(LinkDataError::NotOpened(LinkPart::Fixed)))?;
+    let box_key = match kept.purpose {
+        LinkPurpose::Invitation => key.invitation(provider),
+        LinkPurpose::Contact => key.contact(provider).1,
+    };
+    let root = secret(&original.input, "rootPrivateKey")?;
+    let nonce = Nonce([9; 24]);
+    let blob = seal_part(provider, &box_key, &root, LinkPart::Fixed, &kept.fixed_bytes, &nonce);
+    let blob = blob.map_err(|error| error.to_string())?;
+    let opened = VerifiedFixedPart::open(provider, kept.purpose, key, &blob);
+    same("sealed again", &opened.err(), &Some(LinkDataError::OtherLink))
+}
+
+#[test]
+fn changed_link_data_are_refused() {
+    vectors::run("links.jsonl", "link-data-decrypt", |vector| {
+        let original = referenced(vector)?;
+        same("refused by the reference", &(vector.output.text("result")? != "ok"), &true)?;
+        for provider in PROVIDERS {
+            let mut kept = keep(provider, &original)?;
+            let expected = match vector.input.text("change")?.as_str() {
+                "fixed-flipped" => {
+                    kept.fixed_blob[100] ^= 1;
+                    LinkDataError::NotOpened(LinkPart::Fixed)
+                }
+                "user-flipped" => {
+                    kept.owned_blob[100] ^= 1;
+                    LinkDataError::NotOpened(LinkPart::Owned)
+                }
+                "swapped" => {
+                    std::mem::swap(&mut kept.fixed_blob, &mut kept.owned_blob);
+                    // The hash is looked at before the form.
+                    LinkDataError::OtherLink
+                }
+                "wrong-key" => {
+                    sealed_for_another_link(provider, &original, &kept)?;
+                    continue;
+                }
+                other => return Err(format!("unknown change {other}")),
+            };
+            let opened = VerifiedLinkData::open(provider, &kept.target, &kept.fixed_blob, &kept.owned_blob);
+            same("refusal", &opened.err(), &Some(expected))?;
+        }
+        Ok(())
     });
 }
 
@@ -208,89 +379,5 @@ fn link_data_of_others_are_read_or_refused() {
         };
         expect_result(&vector.output.get("invitation"), invitation, links_json::owned_data)?;
         expect_result(&vector.output.get("contact"), contact, links_json::owned_data)
-    });
-}
-
-#[test]
-fn envelopes_of_agents_are_written_and_read() {
-    vectors::run("messages.jsonl", "agent-envelope", |vector| {
-        let tail = if vector.input.has("tail") { vector.input.bytes("tail")? } else { Vec::new() };
-        let e2e = vector.input.get("e2e");
-        let ratchet = (!e2e.is_null()).then(|| links_json::ratchet(&e2e)).transpose()?;
-        let content = match (vector.input.text("tag")?.as_str(), ratchet) {
-            ("C", ratchet) => AgentEnvelopeContent::Confirmation { ratchet, encrypted: &tail },
-            ("M", _) => AgentEnvelopeContent::Message(&tail),
-            ("R", Some(ratchet)) => AgentEnvelopeContent::RatchetKey { ratchet, information: &tail },
-            ("I", _) => AgentEnvelopeContent::Invitation {
-                request: vector.input.text("connReq")?.parse().map_err(|error| format!("{error}"))?,
-                information: &tail,
-            },
-            (other, _) => return Err(format!("unknown tag {other}")),
-        };
-        let envelope =
-            AgentEnvelope { version: links_json::version(&vector.input, "agentVersion")?, content };
-        let bytes = written(|out| envelope.encode(out))?;
-        vector.output.expect_bytes("hex", &bytes)?;
-        same("decoded", &AgentEnvelope::decode(&bytes), &Some(envelope))
-    });
-    vectors::run("messages.jsonl", "agent-envelope-parse", |vector| {
-        let bytes = vector.input.bytes("hex")?;
-        vector.output.expect("ok", AgentEnvelope::decode(&bytes).is_some())
-    });
-}
-
-/// The vectors have no envelope of this kind.
-#[test]
-fn invitations_to_addresses_are_written_and_read() {
-    let vectors = vectors::read("links.jsonl");
-    for vector in vectors.iter().filter(|vector| vector.kind == "conn-link" && vector.output.has("canonical"))
-    {
-        let text = vector.output.text("canonical").expect("text");
-        let content = AgentEnvelopeContent::Invitation {
-            request: text.parse().expect("a canonical link"),
-            information: b"information",
-        };
-        let envelope = AgentEnvelope { version: smp_proto::wire::version::Version(7), content };
-        let bytes = written(|out| envelope.encode(out)).expect("room");
-        let length = u16::try_from(text.len()).expect("a short link").to_be_bytes();
-        let expected = [b"\x00\x07I", length.as_slice(), text.as_bytes(), b"information"].concat();
-        assert_eq!(bytes, expected);
-        assert_eq!(AgentEnvelope::decode(&bytes), Some(envelope));
-    }
-}
-
-#[test]
-fn messages_of_agents_are_written_and_read() {
-    vectors::run("messages.jsonl", "agent-message", |vector| {
-        let message = links_json::agent_message(&vector.input.get("message"))?;
-        let bytes = written(|out| message.encode(out))?;
-        vector.output.expect_bytes("hex", &bytes)?;
-        let expected = match vector.output.get("decoded") {
-            decoded if decoded.is_null() => message,
-            decoded => links_json::agent_message(&decoded)?,
-        };
-        same("decoded", &AgentMessage::decode(&bytes), &Some(expected))
-    });
-    vectors::run("messages.jsonl", "agent-message-parse", |vector| {
-        let bytes = vector.input.bytes("hex")?;
-        match AgentMessage::decode(&bytes) {
-            None => vector.output.expect_error(),
-            Some(read) => Err(format!("read {read:?}, expected {}", vector.output.shown())),
-        }
-    });
-    // `I` is in the agent's published protocol, and not in the vectors.
-    let information = AgentMessage::ConnectionInformation(b"information");
-    let bytes = written(|out| information.encode(out)).expect("room");
-    assert_eq!(bytes, b"Iinformation");
-    assert_eq!(AgentMessage::decode(&bytes), Some(information));
-}
-
-#[test]
-fn agents_pad_to_these_lengths() {
-    vectors::run("messages.jsonl", "agent-lengths", |vector| {
-        let version = links_json::version(&vector.input, "agentVersion")?;
-        let (information, message) = padded_lengths(version, vector.input.boolean("pqSupport")?);
-        vector.output.expect("connInfo", information)?;
-        vector.output.expect("message", message)
     });
 }

@@ -8,8 +8,9 @@ use smp_proto::crypto::proxy_layers::{
 };
 use smp_proto::crypto::{BoxKey, Portable, Provider, SharedSecret, authenticator, signatures};
 use smp_proto::keys::{SecretKey, SigningKey, X25519Public, X25519Secret};
+use smp_proto::wire::version::Version;
 use smp_runtime_std::fast_cryptography::Fast;
-use smp_tests::vectors::{Fields, Outcome, Vector, run};
+use smp_tests::vectors::{self, Fields, Outcome, Vector, run};
 
 const PROVIDERS: [&dyn Provider; 2] = [&Portable, &Fast];
 
@@ -177,5 +178,24 @@ fn proxy_pad() {
             Ok(()) => vector.output.expect("result", sealed.len()),
             Err(_) => vector.output.expect("result", "CryptoLargeMsgError"),
         }
+    });
+}
+
+/// The values of `proxy` in full: what is compared there by digest is this.
+#[test]
+fn proxy_blob() {
+    let lines = vectors::read("proxy.jsonl");
+    run("proxy.jsonl", "proxy-blob", |vector| {
+        let id = vector.input.text("ref")?;
+        let line = lines.iter().find(|line| line.id == id).ok_or(id)?;
+        line.output.expect_bytes(&vector.input.text("name")?, &vector.output.bytes("value")?)
+    });
+}
+
+#[test]
+fn max_message_length() {
+    run("proxy.jsonl", "max-message-length", |vector| {
+        let version = Version(u16::try_from(vector.input.integer("v")?).map_err(text)?);
+        vector.output.expect("maxMessageLength", version.max_message_length())
     });
 }

@@ -275,6 +275,36 @@ fn blocks_are_cut_into_transmissions() {
     });
 }
 
+#[test]
+fn transmissions_of_relays_are_written_and_read() {
+    vectors::run("transmissions.jsonl", "response-transmission", |vector| {
+        let session = vector.input.bytes("sessionId")?;
+        let layout = SessionLayout { version: version(&vector.input)?, session: &session };
+        let id = |key| Identifier::new(&vector.input.bytes(key)?).ok_or(format!("{key}: too long"));
+        let (correlation, entity) = (id("corrId")?, id("entityId")?);
+        let response = wire_json::response(&vector.input.get("msg"))?;
+        let transmission = written(|out| {
+            write_head(Authorization::None, None, layout, &correlation, &entity, out)?;
+            response.encode(layout.version, out)
+        })?;
+        vector.output.expect_bytes("transmission", &transmission)?;
+        let mut content = vec![0; block::PLAIN_CONTENT_LENGTH];
+        let mut writer = BatchWriter::new(&mut content).map_err(|error| error.to_string())?;
+        writer.add(|out| out.put(&transmission)).map_err(|error: Full| error.to_string())?;
+        let length = writer.finish();
+        vector.output.expect_bytes("block", &content[..length])?;
+        let read = Transmission::decode_response(&transmission, layout);
+        let read = read.map_err(|malformed| format!("{malformed:?}"))?;
+        same("read", &(read.correlation, read.entity), &(correlation, entity))?;
+        // Below v16 there is no `SOK`.
+        let expected = match response {
+            Response::Subscribed { .. } if layout.version < Version::SERVICES => Response::Ok,
+            other => other,
+        };
+        same("response", &read.content, &expected)
+    });
+}
+
 /// The reference fills batches from the last transmission backwards; where batches are cut is not part of the protocol.
 /// What must agree: which transmissions can be sent at all, and that every batch could have been one of the reference's.
 #[test]
@@ -391,6 +421,9 @@ fn queue_addresses_are_read_and_written() {
 
 #[test]
 fn base64url_is_strict() {
+    vectors::run("crypto.jsonl", "base64url-encode", |vector| {
+        vector.output.expect("text", base64url::encode(&vector.input.bytes("bytes")?))
+    });
     vectors::run("crypto.jsonl", "base64url-decode", |vector| {
         let text = vector.input.text("text")?;
         for (key, decoded) in

@@ -9,6 +9,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use super::nacl_box::BoxKey;
 use super::provider::{Provider, derive};
 use crate::wire::identifier::IDENTIFIER_LENGTH;
+use crate::wire::links::short_link::LinkKeyBytes;
 
 /// The key in a link: the SHA3-256 of the fixed data that it leads to, 32 bytes.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -50,6 +51,18 @@ impl LinkKey {
     #[must_use]
     pub fn invitation(&self, provider: &dyn Provider) -> BoxKey {
         BoxKey::from_symmetric(&derive::<32>(provider, b"", &self.0, b"SimpleXInvLink"))
+    }
+}
+
+impl From<&LinkKeyBytes> for LinkKey {
+    fn from(key: &LinkKeyBytes) -> Self {
+        Self(*key.as_bytes())
+    }
+}
+
+impl From<&LinkKey> for LinkKeyBytes {
+    fn from(key: &LinkKey) -> Self {
+        Self::new(key.0)
     }
 }
 

@@ -17,7 +17,7 @@
 //! | [`message_body`] | relay to recipient, relay to notifier | 9 |
 //! | [`envelope`] | client to client, opaque to relays | 9.1 |
 //! | [`proxy_layers`] | client to relay through a proxy | 10 |
-//! | [`link_keys`] | keys and ids of short links | 8.2 |
+//! | [`link_keys`], [`link_data`] | keys and ids of short links, and the data behind them | 8.1, 8.2 |
 //! | [`ratchet`] | agent to agent, end to end, message by message | 8.1, 11.3 |
 //! | [`ratchet_aead`], [`x448`], [`key_encapsulation`] | the primitives of the ratchet | 2 |
 //!
@@ -31,6 +31,7 @@ pub mod ed25519_batch;
 pub mod envelope;
 pub mod ids;
 pub mod key_encapsulation;
+pub mod link_data;
 pub mod link_keys;
 pub mod message_body;
 pub mod nacl_box;

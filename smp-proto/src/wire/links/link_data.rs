@@ -1,7 +1,8 @@
 //! What a relay keeps for a short link, before it is signed and encrypted (WIRE-FACTS 8.1).
 //!
 //! The fixed part never changes: the link's key is its hash. The other part belongs to the link's owner. Readers ignore
-//! what follows the fields they know, so that later versions can add some. Signatures are read here and checked elsewhere.
+//! what follows the fields they know, so that later versions can add some. Signatures are read here and checked by
+//! [`crypto::link_data`](crate::crypto::link_data).
 
 use alloc::vec::Vec;
 use core::fmt;

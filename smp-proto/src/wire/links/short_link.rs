@@ -63,6 +63,16 @@ pub enum ShortLinkTarget {
     },
 }
 
+impl ShortLinkTarget {
+    /// The key to what is kept.
+    #[must_use]
+    pub const fn key(&self) -> &LinkKeyBytes {
+        match self {
+            Self::Invitation { key, .. } | Self::Contact { key, .. } => key,
+        }
+    }
+}
+
 /// Whose address a contact link is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContactKind {
