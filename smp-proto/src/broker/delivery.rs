@@ -10,11 +10,16 @@ use alloc::collections::VecDeque;
 use super::Broker;
 use super::actions::Purpose;
 use super::connections::{Address, ConnectionId, Queued};
-use super::queues::{Acknowledgement, Delivering, Health, Next, QueueRef, Subscription, Waiting};
+use super::queues::{Acknowledgement, Delivering, Health, Next, QueueRef, Subscription};
 use super::storage::{ActionId, MessageKind, MessageMark, Sequence, StorageAction, StoredMessage};
+use super::waiting::Waiting;
 use crate::session::outgoing::{DeliveredMessage, Delivery, OutgoingContent};
 use crate::wire::error::SmpError;
 use crate::wire::{CorrelationId, EntityId};
+
+/// How many boxes of answered acknowledgements are kept for the next ones, so that a message which comes and goes takes
+/// nothing from the allocator.
+const SPARE_ACKNOWLEDGEMENTS: usize = 64;
 
 impl Broker {
     /// A message is durable: from now on it may be read. A subscriber that waited for it gets it from memory.
@@ -27,9 +32,7 @@ impl Broker {
         let limit = self.config.limits.deliveries_in_flight;
         let Some(queue) = self.queues.at(at) else { return };
         let Some(activity) = &mut queue.activity else { return };
-        if let Some(place) = activity.place_of(sequence)
-            && let Some(waiting) = activity.messages.get_mut(place)
-        {
+        if let Some(waiting) = activity.messages.find_mut(sequence) {
             waiting.stored = true;
         }
         self.enter_calendar(at);
@@ -194,7 +197,7 @@ impl Broker {
     /// Storage does not have a message that the broker believes in: nobody must wait for it.
     pub(super) fn forget_missing(&mut self, at: QueueRef, sequence: Sequence) {
         if let Some(activity) = self.queues.at(at).and_then(|queue| queue.activity.as_mut()) {
-            activity.remove_message(sequence);
+            activity.messages.remove(sequence);
         }
     }
 
@@ -331,13 +334,16 @@ impl Broker {
         if !is_due {
             return;
         }
-        let Delivering::Acknowledging(acknowledgement) =
+        let Delivering::Acknowledging(mut acknowledgement) =
             core::mem::replace(&mut subscription.delivery, Delivering::Idle)
         else {
             return;
         };
         let connection = subscription.connection;
-        let Acknowledgement { correlation, next, .. } = *acknowledgement;
+        let Acknowledgement { correlation, next, .. } = core::mem::take(&mut *acknowledgement);
+        if self.spare_acknowledgements.len() < SPARE_ACKNOWLEDGEMENTS {
+            self.spare_acknowledgements.push(acknowledgement);
+        }
         if let Next::Ready { sequence, mark, message } = next {
             subscription.unacknowledged = Some((sequence, message.id));
             self.connections.release_body(connection);
@@ -356,7 +362,7 @@ impl Broker {
         let Some(queue) = self.queues.at(at) else { return };
         let Some(activity) = &mut queue.activity else { return };
         // Another connection may have taken and acknowledged it, or it expired: then there is nothing to delete.
-        let removed = activity.remove_message(sequence);
+        let removed = activity.messages.remove(sequence);
         let next = queue.head();
         let mut acknowledgement =
             Acknowledgement { correlation: to.correlation.clone(), deletion: None, next: Next::None };
@@ -372,7 +378,14 @@ impl Broker {
             acknowledgement.next = Next::Reading { action };
         }
         if let Some(subscription) = self.queues.at(at).and_then(|queue| queue.subscription_of(id)) {
-            subscription.delivery = Delivering::Acknowledging(Box::new(acknowledgement));
+            let acknowledgement = match self.spare_acknowledgements.pop() {
+                None => Box::new(acknowledgement),
+                Some(mut spare) => {
+                    *spare = acknowledgement;
+                    spare
+                }
+            };
+            subscription.delivery = Delivering::Acknowledging(acknowledgement);
         }
         self.finish_acknowledgement(at);
     }

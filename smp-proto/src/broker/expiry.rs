@@ -7,8 +7,9 @@
 use alloc::collections::{BTreeMap, VecDeque};
 
 use super::actions::Purpose;
-use super::queues::{Health, QueueRef, Waiting};
+use super::queues::{Health, QueueRef};
 use super::storage::StorageAction;
+use super::waiting::Waiting;
 use super::{Broker, CALENDAR_INTERVAL};
 use crate::time::{Duration, Instant, Now, UnixTime};
 
@@ -149,7 +150,7 @@ impl Broker {
             && let Some(Waiting { sequence, mark, .. }) = queue.head()
             && self.calendar.has_expired(mark.timestamp, wall)
         {
-            queue.activity_mut().remove_message(sequence);
+            queue.activity_mut().messages.remove(sequence);
             self.emit(at, Purpose::Expire, StorageAction::DeleteMessage { queue: at.number, sequence, mark });
         }
         self.enter_calendar(at);

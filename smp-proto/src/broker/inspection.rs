@@ -177,7 +177,7 @@ impl Broker {
     fn check_activity(&self, at: QueueRef, queue: &Queue, activity: &Activity) -> Result<(), Inconsistency> {
         let in_order = activity.messages.iter().map(|waiting| waiting.sequence).is_sorted_by(|a, b| a < b);
         ensure(in_order, "messages are not in order")?;
-        let before_next = activity.messages.back().is_none_or(|last| last.sequence.0 < queue.next_sequence);
+        let before_next = activity.messages.newest().is_none_or(|last| last.sequence.0 < queue.next_sequence);
         ensure(before_next, "a message's place would be used again")?;
         // One more than the quota: the marker.
         let quota = usize::from(self.config.message_quota) + 1;
@@ -258,7 +258,7 @@ fn digest_id(id: ConnectionId, digest: &mut Sha256) {
 }
 
 fn digest_activity(activity: &Activity, digest: &mut Sha256) {
-    for waiting in &activity.messages {
+    for waiting in activity.messages.iter() {
         digest.update(waiting.sequence.0.to_be_bytes());
         digest.update(waiting.mark.timestamp.0.to_be_bytes());
         digest.update([u8::from(waiting.stored)]);

@@ -30,9 +30,12 @@ mod recovery;
 pub mod storage;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use self::actions::Actions;
 pub use self::configuration::{BrokerConfig, Limits};
@@ -41,9 +44,10 @@ pub use self::connections::{COMMANDS_IN_A_BLOCK, ConnectionId};
 use self::expiry::{Calendar, ExpiryClock};
 use self::identifiers::HashKey;
 pub use self::inspection::{Inconsistency, Statistics};
-use self::queues::{Health, Queue, QueueRef, Queues, Waiting};
+use self::queues::{Acknowledgement, Health, Queue, QueueRef, Queues};
 use self::record::RecipientKeys;
 use self::storage::{ActionId, QueueNumber, StorageAction, StoredQueue};
+use self::waiting::Waiting;
 use crate::entropy::Entropy;
 use crate::session::OpenedBlock;
 use crate::session::outgoing::{Outgoing, OutgoingContent};
@@ -71,6 +75,9 @@ pub struct Broker {
     news_at: BTreeSet<(Instant, ConnectionId)>,
     /// Queues in doubt that are to be read again.
     restore_at: BTreeSet<(Instant, QueueRef)>,
+    /// Boxes of acknowledgements that were answered, for those that come.
+    #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
+    spare_acknowledgements: Vec<Box<Acknowledgement>>,
 }
 
 /// Why a connection is not accepted.
@@ -126,6 +133,7 @@ impl Broker {
             next_number: 1,
             news_at: BTreeSet::new(),
             restore_at: BTreeSet::new(),
+            spare_acknowledgements: Vec::new(),
         }
     }
 

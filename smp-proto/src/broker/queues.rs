@@ -12,6 +12,7 @@ use super::connections::ConnectionId;
 use super::identifiers::{HashKey, Id, IdTable};
 use super::record::QueueRecord;
 use super::storage::{ActionId, MessageMark, QueueNumber, Sequence, StoredMessage};
+use super::waiting::{Waiting, WaitingMessages};
 use crate::time::UnixTime;
 use crate::wire::CorrelationId;
 
@@ -75,7 +76,7 @@ impl Health {
 #[derive(Default)]
 pub(super) struct Activity {
     /// Waiting messages, oldest first.
-    pub(super) messages: VecDeque<Waiting>,
+    pub(super) messages: WaitingMessages,
     /// Who is subscribed.
     pub(super) subscription: Option<Subscription>,
     /// Who takes messages with `GET`.
@@ -86,15 +87,6 @@ pub(super) struct Activity {
     pub(super) news: VecDeque<News>,
     /// Whether the queue is in its notifier's list of queues with news.
     pub(super) news_listed: bool,
-}
-
-/// A message that waits in storage.
-#[derive(Clone, Copy)]
-pub(super) struct Waiting {
-    pub(super) sequence: Sequence,
-    pub(super) mark: MessageMark,
-    /// Whether storage has confirmed it: only then may it be read or delivered.
-    pub(super) stored: bool,
 }
 
 /// News of a message for a notifier.
@@ -135,6 +127,7 @@ pub(super) enum Delivering {
 }
 
 /// An acknowledgement that has not been answered.
+#[derive(Default)]
 pub(super) struct Acknowledgement {
     pub(super) correlation: CorrelationId,
     /// The deletion, until it is durable.
@@ -143,10 +136,18 @@ pub(super) struct Acknowledgement {
 }
 
 /// The message that will answer an acknowledgement.
+#[derive(Default)]
 pub(super) enum Next {
+    #[default]
     None,
-    Reading { action: ActionId },
-    Ready { sequence: Sequence, mark: MessageMark, message: StoredMessage },
+    Reading {
+        action: ActionId,
+    },
+    Ready {
+        sequence: Sequence,
+        mark: MessageMark,
+        message: StoredMessage,
+    },
 }
 
 /// A recipient that takes messages one by one.
@@ -198,14 +199,12 @@ impl Queue {
 
     /// The oldest message, when it may be read.
     pub(super) fn head(&self) -> Option<Waiting> {
-        self.activity.as_ref()?.messages.front().copied().filter(|head| head.stored)
+        self.activity.as_ref()?.messages.oldest().filter(|head| head.stored)
     }
 
     /// The mark of a message that waits.
     pub(super) fn mark_of(&self, sequence: Sequence) -> Option<MessageMark> {
-        let activity = self.activity.as_ref()?;
-        let place = activity.place_of(sequence)?;
-        activity.messages.get(place).map(|waiting| waiting.mark)
+        self.activity.as_ref()?.messages.find(sequence).map(|waiting| waiting.mark)
     }
 
     pub(super) fn subscription_mut(&mut self) -> Option<&mut Subscription> {
@@ -236,20 +235,6 @@ impl Activity {
             && self.getters.is_empty()
             && self.notifier.is_none()
             && self.news.is_empty()
-    }
-
-    pub(super) fn place_of(&self, sequence: Sequence) -> Option<usize> {
-        self.messages.binary_search_by_key(&sequence, |waiting| waiting.sequence).ok()
-    }
-
-    /// Takes a message out; `None` when it is not there any more.
-    pub(super) fn remove_message(&mut self, sequence: Sequence) -> Option<Waiting> {
-        let removed = self.messages.remove(self.place_of(sequence)?);
-        if self.messages.is_empty() {
-            // A subscribed queue is at rest, too, when nothing waits.
-            self.messages = VecDeque::new();
-        }
-        removed
     }
 
     pub(super) fn getter(&mut self, connection: ConnectionId) -> Option<&mut Getter> {

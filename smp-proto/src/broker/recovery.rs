@@ -7,8 +7,9 @@
 use alloc::boxed::Box;
 
 use super::actions::Purpose;
-use super::queues::{Delivering, Health, Queue, QueueRef, Waiting};
+use super::queues::{Delivering, Health, Queue, QueueRef};
 use super::storage::{StorageAction, StoredQueue};
+use super::waiting::Waiting;
 use super::{Broker, RestoreError};
 use crate::time::{Duration, Now};
 use crate::wire::error::SmpError;
@@ -93,7 +94,7 @@ impl Broker {
         activity.messages =
             messages.into_iter().map(|(sequence, mark)| Waiting { sequence, mark, stored: true }).collect();
         let delivered = activity.subscription.as_ref().and_then(|subscription| subscription.unacknowledged);
-        let is_gone = delivered.is_some_and(|(sequence, _)| activity.place_of(sequence).is_none());
+        let is_gone = delivered.is_some_and(|(sequence, _)| activity.messages.find(sequence).is_none());
         if let Some(subscription) = activity.subscription.as_mut().filter(|_| is_gone) {
             subscription.unacknowledged = None;
         }

@@ -7,9 +7,10 @@ use super::super::Broker;
 use super::super::actions::Purpose;
 use super::super::connections::{Address, ConnectionId};
 use super::super::identifiers::Id;
-use super::super::queues::{Delivering, Getter, Health, QueueRef, Subscription, Waiting};
+use super::super::queues::{Delivering, Getter, Health, QueueRef, Subscription};
 use super::super::record::QueueStatus;
 use super::super::storage::{MessageKind, Sequence, StorageAction, StoredMessage};
+use super::super::waiting::Waiting;
 use super::Refused;
 use crate::session::outgoing::OutgoingContent;
 use crate::time::{Now, UnixTime};
@@ -112,7 +113,7 @@ impl Broker {
         let activity = queue.activity.as_mut().ok_or(SmpError::NoMessage)?;
         let getter = activity.getter(to.connection).ok_or(SmpError::NoMessage)?;
         let (sequence, _) = getter.delivered.take_if(fits).ok_or(SmpError::NoMessage)?;
-        match activity.remove_message(sequence) {
+        match activity.messages.remove(sequence) {
             // Acknowledged elsewhere or expired: it is gone, as the recipient wants.
             None => self.connections.say(to.clone(), OutgoingContent::Ok),
             Some(Waiting { mark, .. }) => {

@@ -5,9 +5,10 @@ use alloc::boxed::Box;
 use super::super::Broker;
 use super::super::actions::Purpose;
 use super::super::connections::Address;
-use super::super::queues::{News, QueueRef, Waiting};
+use super::super::queues::{News, QueueRef};
 use super::super::record::QueueStatus;
 use super::super::storage::{MessageKind, MessageMark, Sequence, StorageAction, StoredMessage};
+use super::super::waiting::Waiting;
 use super::Refused;
 use crate::crypto::ids;
 use crate::entropy::Entropy;
@@ -73,7 +74,7 @@ impl Broker {
             QueueStatus::Blocked(blocked) => return Err(SmpError::Blocked(blocked.clone())),
         }
         let has_notifier = queue.record.notifier.is_some();
-        let last = queue.activity.as_ref().and_then(|activity| activity.messages.back().copied());
+        let last = queue.activity.as_ref().and_then(|activity| activity.messages.newest());
         // Once full, the queue is closed until it is empty.
         if last.is_some_and(|last| last.mark.kind == MessageKind::Quota) {
             return Err(SmpError::Quota);
@@ -92,7 +93,7 @@ impl Broker {
         // A subscriber that waits for exactly this message gets it from memory.
         let direct =
             last.is_none() && activity.subscription.as_ref().is_some_and(|one| one.waits_for_message());
-        activity.messages.push_back(Waiting { sequence, mark, stored: false });
+        activity.messages.push(Waiting { sequence, mark, stored: false });
         let purpose = if full {
             Purpose::Marker { sequence }
         } else {
