@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
-use smp_proto::keys::{AuthKey, Ed448Public, Ed25519Public, X448Public, X25519Public};
+use smp_proto::keys::{AuthKey, Ed448Public, Ed25519Public, X448Public, X25519Public, X25519Secret};
 use smp_proto::wire::address::{Host, ServerAddress};
 use smp_proto::wire::command::{
     Command, LinkData, MessageFlags, NewQueue, NotifierKeys, Password, QueueMode, QueueRequest,
@@ -22,6 +22,7 @@ use smp_proto::wire::error::{
 };
 use smp_proto::wire::hello::{CertificateChain, SignedKey};
 use smp_proto::wire::identifier::Identifier;
+use smp_proto::wire::links::blob_link::{BlobLink, BlobLinkKind};
 use smp_proto::wire::links::connection_request::{ConnectionRequest, RequestData};
 use smp_proto::wire::links::ratchet_parameters::{KemParameters, RatchetParameters};
 use smp_proto::wire::links::short_link::{ContactKind, LinkKeyBytes, LinkScheme, ShortLink, ShortLinkTarget};
@@ -177,6 +178,25 @@ pub fn short_link() -> impl Strategy<Value = ShortLink> + Clone {
                 None => ShortLinkTarget::Invitation { link: Identifier::new(link).expect("24 bytes"), key },
             };
             ShortLink { scheme, relay, target }
+        },
+    )
+}
+
+/// A link to a blob.
+pub fn blob_link() -> impl Strategy<Value = BlobLink> + Clone {
+    let kind = prop_oneof![Just(BlobLinkKind::Invitation), Just(BlobLinkKind::Contact)];
+    let port = prop_oneof![Just(String::new()), any::<u16>().prop_map(|port| format!(":{port}"))];
+    (kind, server(), 0..3, host(), port, any::<[u8; 32]>()).prop_map(
+        |(kind, relay, page, other, port, key)| {
+            // No page, a page of the relay, or one of somebody else.
+            let page = match page {
+                0 => None,
+                1 => Some(relay.hosts[0].clone()),
+                _ => Some(other),
+            };
+            let page = page.map(|host| format!("{host}{port}").parse().expect("a page"));
+            BlobLink::new(kind, page, relay, X25519Secret::from_bytes(key))
+                .expect("a relay with all it needs")
         },
     )
 }

@@ -103,6 +103,7 @@ fn links_of_both_kinds_are_told_apart() {
         Err(_) => vector.output.expect_error(),
         Ok(Link::Full(_)) => vector.output.expect("ok", "full"),
         Ok(Link::Short(_)) => vector.output.expect("ok", "short"),
+        Ok(Link::Blob(link)) => Err(format!("read {link:?}")),
     });
 }
 

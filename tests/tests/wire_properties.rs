@@ -318,6 +318,22 @@ proptest! {
     }
 
     #[test]
+    fn links_to_blobs_are_read_back(link in arbitrary::blob_link()) {
+        prop_assert_eq!(link.to_string().parse(), Ok(Link::Blob(link)));
+    }
+
+    /// Text that looks like a link is a link or an error that says what is wrong.
+    #[test]
+    fn what_looks_like_a_link_never_panics(
+        scheme in "(simplex:|https://[a-z.]{0,8}(:[0-9]{0,6})?|smp://)",
+        path in "/?(a|c|g|r|i|contact|invitation)/?#/?",
+        key in "[A-Za-z0-9_/=-]{0,50}@?",
+        query in "\\??(([vhpc]|smp|e2e|data|dh|q|k|srv|x3dh)(=([0-9]{1,6}(-[0-9]{1,6})?|[a-z%0-9A-F]{0,20}))?&?){0,5}",
+    ) {
+        read_text(&format!("{scheme}{path}{key}{query}"))?;
+    }
+
+    #[test]
     fn links_are_read_back(request in arbitrary::connection_request(), short in arbitrary::short_link()) {
         let mut as_text = request.clone();
         if let ConnectionRequest::Invitation(_, ratchet) = &mut as_text
@@ -590,7 +606,8 @@ proptest! {
         sent in sent(),
         response in arbitrary::response(),
         uri in arbitrary::queue_uri(),
-        (request, short) in (arbitrary::connection_request(), arbitrary::short_link()),
+        (request, short, blob) in
+            (arbitrary::connection_request(), arbitrary::short_link(), arbitrary::blob_link()),
         version in arbitrary::version(),
         damages in damages(),
     ) {
@@ -610,6 +627,7 @@ proptest! {
             request.to_string().into_bytes(),
             written(|out| short.write(out)),
             short.to_string().into_bytes(),
+            blob.to_string().into_bytes(),
             written(|out| OwnedLinkData::Contact {
                 versions: uri.versions,
                 direct: true,

@@ -9,7 +9,7 @@ use core::fmt::{self, Write as _};
 use core::str::FromStr;
 
 use super::ratchet_parameters::RatchetParameters;
-use super::{LinkError, split_scheme};
+use super::{LinkError, RatchetPart, split_scheme};
 use crate::wire::address::read_authority;
 use crate::wire::command::QueueMode;
 use crate::wire::percent_encoding::{Escaped, Query, decode_utf8, unescape_query};
@@ -114,6 +114,7 @@ impl FromStr for ConnectionRequest {
     fn from_str(text: &str) -> Result<Self, LinkError> {
         let (authority, rest) = split_scheme(text)?;
         if let Some(authority) = authority {
+            // A web page, which is forgotten.
             let (hosts, _) = read_authority(authority).map_err(|_| LinkError::Scheme)?;
             if hosts.len() != 1 {
                 return Err(LinkError::Scheme);
@@ -130,8 +131,9 @@ impl FromStr for ConnectionRequest {
         let queues = queues.split(';').map(str::parse).collect::<Result<_, _>>().map_err(LinkError::Queue)?;
         let mut data = RequestData { versions, queues, client_data: query.get("data").map(unescape_query) };
         if invitation {
-            let ratchet = query.get("e2e").map(unescape_query).ok_or(LinkError::Ratchet)?;
-            return Ok(Self::Invitation(data, ratchet.parse()?));
+            let ratchet = query.get("e2e").map(unescape_query);
+            let ratchet = ratchet.ok_or(LinkError::Ratchet(RatchetPart::Missing))?;
+            return Ok(Self::Invitation(data, ratchet.parse().map_err(LinkError::Ratchet)?));
         }
         let not_older = |version: Version| version.max(OLDEST_OF_CONTACT);
         data.versions = VersionRange::between(not_older(versions.min()), not_older(versions.max()));

@@ -7,7 +7,7 @@ use alloc::boxed::Box;
 use core::fmt;
 use core::str::FromStr;
 
-use super::LinkError;
+use super::RatchetPart;
 use crate::keys::X448Public;
 use crate::wire::base64url;
 use crate::wire::percent_encoding::Query;
@@ -148,27 +148,28 @@ fn boxed<const LENGTH: usize>(bytes: &[u8]) -> Option<Box<[u8; LENGTH]>> {
 
 /// The query inside `e2e` of an invitation, before it is escaped as a whole.
 impl FromStr for RatchetParameters {
-    type Err = LinkError;
+    type Err = RatchetPart;
 
-    fn from_str(text: &str) -> Result<Self, LinkError> {
+    fn from_str(text: &str) -> Result<Self, RatchetPart> {
         let query = Query(text);
-        let versions = query.get("v").and_then(read_versions).ok_or(LinkError::Ratchet)?;
-        let read = || {
+        let versions = query.get("v").and_then(read_versions).ok_or(RatchetPart::Versions)?;
+        let read_keys = || {
             let key = |text| X448Public::from_der(&base64url::decode_some(text)?).ok();
             let (one, other) = query.get("x3dh")?.split_once(',')?;
-            let keys = [key(one)?, key(other)?];
-            let kem = match (query.get("kem_ct"), query.get("kem_key")) {
-                _ if versions.max() < KEM_VERSION => None,
-                (None, None) => None,
-                (None, Some(key)) => Some(KemParameters::Proposed(boxed(&base64url::decode_some(key)?)?)),
-                (Some(ciphertext), key) => Some(KemParameters::Accepted {
-                    ciphertext: boxed(&base64url::decode_some(ciphertext)?)?,
-                    key: boxed(&base64url::decode_some(key?)?)?,
-                }),
-            };
-            Some(Self { versions, keys, kem })
+            Some([key(one)?, key(other)?])
         };
-        read().ok_or(LinkError::Ratchet)
+        let read_kem = || match (query.get("kem_ct"), query.get("kem_key")) {
+            (None, None) => Some(None),
+            (None, Some(key)) => boxed(&base64url::decode_some(key)?).map(KemParameters::Proposed).map(Some),
+            (Some(ciphertext), key) => Some(Some(KemParameters::Accepted {
+                ciphertext: boxed(&base64url::decode_some(ciphertext)?)?,
+                key: boxed(&base64url::decode_some(key?)?)?,
+            })),
+        };
+        let keys = read_keys().ok_or(RatchetPart::Keys)?;
+        let kem =
+            if versions.max() < KEM_VERSION { None } else { read_kem().ok_or(RatchetPart::PostQuantum)? };
+        Ok(Self { versions, keys, kem })
     }
 }
 

@@ -14,15 +14,12 @@ use core::str::FromStr;
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use super::{LinkError, split_scheme};
+use super::{LINK_KEY_LENGTH, LinkError, read_key, split_scheme};
 use crate::wire::address::{AddressError, Host, ServerAddress, read_hosts, read_port};
 use crate::wire::base64url;
 use crate::wire::identifier::Identifier;
 use crate::wire::percent_encoding::{Escaped, Query, unescape_query};
 use crate::wire::primitives::{Full, Reader, Writer};
-
-/// The length of the key in a link, in bytes.
-pub const LINK_KEY_LENGTH: usize = 32;
 
 /// A link to a relay that keeps a connection request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -218,13 +215,6 @@ fn is_preset(relay: &ServerAddress, preset: &ServerAddress) -> bool {
         && has_all(&relay.hosts, &preset.hosts)
 }
 
-fn read_key(text: &str) -> Result<LinkKeyBytes, LinkError> {
-    let mut bytes = base64url::decode_some(text).ok_or(LinkError::Key)?;
-    let key = <[u8; LINK_KEY_LENGTH]>::try_from(bytes.as_slice()).map(LinkKeyBytes);
-    bytes.zeroize();
-    key.map_err(|_| LinkError::Key)
-}
-
 impl FromStr for ShortLink {
     type Err = LinkError;
 
@@ -239,12 +229,13 @@ impl FromStr for ShortLink {
         };
         let (keys, query) = rest.split_once('?').unwrap_or((rest, ""));
         let target = match (kind, keys.split_once('/')) {
-            (Some(kind), None) => ShortLinkTarget::Contact { kind, key: read_key(keys)? },
+            (Some(kind), None) => ShortLinkTarget::Contact { kind, key: LinkKeyBytes(*read_key(keys)?) },
             (None, Some((link, key))) => {
                 let link = base64url::decode_some(link).and_then(|bytes| Identifier::new(&bytes));
-                ShortLinkTarget::Invitation { link: link.ok_or(LinkError::Key)?, key: read_key(key)? }
+                let key = LinkKeyBytes(*read_key(key)?);
+                ShortLinkTarget::Invitation { link: link.ok_or(LinkError::LinkId)?, key }
             }
-            (Some(_), Some(_)) | (None, None) => return Err(LinkError::Key),
+            (Some(_), Some(_)) | (None, None) => return Err(LinkError::Parts),
         };
         let query = Query(query);
         let mut hosts = Vec::new();
