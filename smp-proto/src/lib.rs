@@ -9,6 +9,7 @@
 //! - A relay with many threads: one [`broker::Broker`] in a lock, and a [`session::server::ServerSession`] for each
 //!   connection (see [`session`] for the steps).
 //! - A client: [`session::client::ClientSession`] for one connection.
+//! - An agent, which connects people over many relays: [`agent::Agent`], with an event loop of its own.
 //!
 //! # How every machine is driven
 //! `handle_*` and the like take input and never fail because of what a peer, a disk or a clock does; `poll_*` gives
@@ -120,6 +121,7 @@
 #![no_std]
 extern crate alloc;
 
+pub mod agent;
 pub mod broker;
 pub mod client;
 pub mod crypto;

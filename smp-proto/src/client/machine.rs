@@ -361,7 +361,9 @@ impl Client {
         self.poll_block_into(bytes, now, entropy).then_some(block)
     }
 
-    fn has_something_to_send(&self) -> bool {
+    /// Whether there may be a block to send.
+    #[must_use]
+    pub fn has_something_to_send(&self) -> bool {
         match &self.link {
             Link::Connected(session) => {
                 session.version().is_some() && (!self.waiting.is_empty() || self.restoring != Restoring::Done)

@@ -1,0 +1,588 @@
+//! The [`Agent`]: all connections, and a client for every relay that they need.
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::BytesMut;
+use sha2::{Digest, Sha256};
+
+use super::commands::{CommandError, Status};
+use super::config::AgentConfig;
+use super::event::Event;
+use super::machine::{Connections, RelayCommand, RelayId, TaskId};
+use super::record::RecordError;
+use super::storage::{Batch, BatchId, ConnectionId, RecordKey, RequestId, StorageFailed};
+use crate::client::{
+    Action, Client, ClientConfig, ClientMisuse, CommandFailure, CommandId, Event as ClientEvent, SubmitError,
+};
+use crate::entropy::Entropy;
+use crate::session::TransportFacts;
+use crate::session::client::ClientSessionConfig;
+use crate::time::{Instant, Now};
+use crate::wire::address::{AddressWithPassword, ServerAddress};
+use crate::wire::links::connection_request::ConnectionRequest;
+
+/// What the driver has to do.
+#[derive(Debug)]
+pub enum AgentAction {
+    /// Write this, in one transaction, and report it with [`Agent::stored`].
+    Store(Batch),
+    /// Connect to this relay, with TLS, then call [`Agent::connected`], or, if that fails, [`Agent::disconnected`].
+    Dial(RelayId, ServerAddress),
+    /// There may be blocks for this relay: send what [`Agent::poll_block`] gives, until it gives none.
+    MaySend(RelayId),
+    /// Close the connection to this relay. [`Agent::disconnected`] need not be called.
+    Close(RelayId),
+}
+
+/// One relay.
+struct Relay {
+    client: Client,
+    /// Commands that the client has no room for yet, in order.
+    waiting: VecDeque<(TaskId, crate::client::ClientCommand)>,
+    tasks: BTreeMap<CommandId, TaskId>,
+    /// Under what time the relay stands in the deadlines.
+    deadline: Option<Instant>,
+    /// Whether there was a session before, whose deliveries are void now.
+    was_established: bool,
+}
+
+/// An agent: see the room's documentation for how to drive it.
+pub struct Agent {
+    connections: Connections,
+    relays: BTreeMap<RelayId, Relay>,
+    deadlines: BTreeSet<(Instant, RelayId)>,
+    actions: VecDeque<AgentAction>,
+    /// Relays of which the driver was told that they may have blocks.
+    announced: BTreeSet<RelayId>,
+    /// Made for every relay; the fingerprint is put in.
+    template: fn(&ServerAddress, &AgentConfig) -> ClientConfig,
+}
+
+impl Agent {
+    /// An agent without connections.
+    #[must_use]
+    pub fn new(config: AgentConfig) -> Self {
+        Self::over(Connections::new(config))
+    }
+
+    /// The agent as its records say, in any order. Call [`handle_timeout`](Self::handle_timeout) when it may begin.
+    ///
+    /// # Errors
+    /// [`RecordError`] for the first record that cannot be used.
+    pub fn restore<B: AsRef<[u8]>>(
+        config: AgentConfig,
+        records: impl IntoIterator<Item = (RecordKey, B)>,
+    ) -> Result<Self, RecordError> {
+        Ok(Self::over(Connections::restore(config, records)?))
+    }
+
+    fn over(connections: Connections) -> Self {
+        Self {
+            connections,
+            relays: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            actions: VecDeque::new(),
+            announced: BTreeSet::new(),
+            template: |address, config| {
+                ClientConfig::new(ClientSessionConfig::new(address.fingerprint.clone(), config.provider))
+            },
+        }
+    }
+
+    /// How clients of relays are made; the usual way without this.
+    #[must_use]
+    pub fn with_clients(mut self, template: fn(&ServerAddress, &AgentConfig) -> ClientConfig) -> Self {
+        self.template = template;
+        self
+    }
+
+    /// Creates an invitation: [`Connections::create_invitation`].
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub fn create_invitation(
+        &mut self,
+        relay: AddressWithPassword,
+        answer: Option<&[u8]>,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<ConnectionId, CommandError> {
+        let result = self.connections.create_invitation(relay, answer, now, entropy);
+        self.pump(now);
+        result
+    }
+
+    /// Creates a contact address: [`Connections::create_address`].
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub fn create_address(
+        &mut self,
+        relay: AddressWithPassword,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<ConnectionId, CommandError> {
+        let result = self.connections.create_address(relay, now, entropy);
+        self.pump(now);
+        result
+    }
+
+    /// Joins by a link: [`Connections::join`].
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub fn join(
+        &mut self,
+        link: &ConnectionRequest,
+        relay: AddressWithPassword,
+        information: &[u8],
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<ConnectionId, CommandError> {
+        let result = self.connections.join(link, relay, information, now, entropy);
+        self.pump(now);
+        result
+    }
+
+    /// Allows somebody to connect: [`Connections::allow`].
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub fn allow(
+        &mut self,
+        connection: ConnectionId,
+        information: &[u8],
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<(), CommandError> {
+        let result = self.connections.allow(connection, information, now, entropy);
+        self.pump(now);
+        result
+    }
+
+    /// Accepts a request: [`Connections::accept`].
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub fn accept(
+        &mut self,
+        request: RequestId,
+        relay: AddressWithPassword,
+        information: &[u8],
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<ConnectionId, CommandError> {
+        let result = self.connections.accept(request, relay, information, now, entropy);
+        self.pump(now);
+        result
+    }
+
+    /// Rejects a request: [`Connections::reject`].
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub fn reject(
+        &mut self,
+        request: RequestId,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<(), CommandError> {
+        let result = self.connections.reject(request, now, entropy);
+        self.pump(now);
+        result
+    }
+
+    /// Sends a message: [`Connections::send`].
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub fn send(
+        &mut self,
+        connection: ConnectionId,
+        body: &[u8],
+        notification: bool,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<i64, CommandError> {
+        let result = self.connections.send(connection, body, notification, now, entropy);
+        self.pump(now);
+        result
+    }
+
+    /// Acknowledges a message: [`Connections::acknowledge`].
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub fn acknowledge(
+        &mut self,
+        connection: ConnectionId,
+        message: i64,
+        receipt: Option<&[u8]>,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<(), CommandError> {
+        let result = self.connections.acknowledge(connection, message, receipt, now, entropy);
+        self.pump(now);
+        result
+    }
+
+    /// Accepts no more messages: [`Connections::suspend`].
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub fn suspend(
+        &mut self,
+        connection: ConnectionId,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<(), CommandError> {
+        let result = self.connections.suspend(connection, now, entropy);
+        self.pump(now);
+        result
+    }
+
+    /// Deletes a connection or address: [`Connections::delete`].
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub fn delete(
+        &mut self,
+        connection: ConnectionId,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<(), CommandError> {
+        let result = self.connections.delete(connection, now, entropy);
+        self.pump(now);
+        result
+    }
+
+    /// Moves a connection to another queue of ours: [`Connections::switch`].
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub fn switch(
+        &mut self,
+        connection: ConnectionId,
+        relay: AddressWithPassword,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<(), CommandError> {
+        let result = self.connections.switch(connection, relay, now, entropy);
+        self.pump(now);
+        result
+    }
+
+    /// Begins the encryption anew: [`Connections::synchronize`].
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub fn synchronize(
+        &mut self,
+        connection: ConnectionId,
+        force: bool,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<(), CommandError> {
+        let result = self.connections.synchronize(connection, force, now, entropy);
+        self.pump(now);
+        result
+    }
+
+    /// Takes the queues back from another program: [`Connections::resubscribe`].
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub fn resubscribe(
+        &mut self,
+        connection: ConnectionId,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<(), CommandError> {
+        let result = self.connections.resubscribe(connection, now, entropy);
+        self.pump(now);
+        result
+    }
+
+    /// The link of an invitation that nobody has used, or of a contact address.
+    #[must_use]
+    pub fn link(&self, connection: ConnectionId) -> Option<ConnectionRequest> {
+        self.connections.link(connection)
+    }
+
+    /// What can be told of a connection.
+    #[must_use]
+    pub fn status(&self, connection: ConnectionId) -> Option<Status> {
+        self.connections.status(connection)
+    }
+
+    /// All connections and addresses.
+    pub fn connections(&self) -> impl Iterator<Item = (ConnectionId, Status)> {
+        self.connections.connections()
+    }
+
+    /// Storage has done a batch, or not.
+    pub fn stored(
+        &mut self,
+        batch: BatchId,
+        result: Result<(), StorageFailed>,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) {
+        self.connections.stored(batch, result, now, entropy);
+        self.pump(now);
+    }
+
+    /// The driver has connected to a relay, TLS included.
+    ///
+    /// # Errors
+    /// [`ClientMisuse`] when it was not asked to.
+    pub fn connected(
+        &mut self,
+        relay: RelayId,
+        facts: TransportFacts,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<(), ClientMisuse> {
+        let result = match self.relays.get_mut(&relay) {
+            Some(known) => known.client.connected(facts, now, entropy),
+            None => Err(ClientMisuse::NotDialling),
+        };
+        self.client_has_changed(relay, now, entropy);
+        result
+    }
+
+    /// The driver could not connect to a relay, or the connection is lost.
+    pub fn disconnected(&mut self, relay: RelayId, now: Now, entropy: &mut (impl Entropy + ?Sized)) {
+        if let Some(known) = self.relays.get_mut(&relay) {
+            known.client.disconnected(now, entropy);
+        }
+        self.client_has_changed(relay, now, entropy);
+    }
+
+    /// Whether blocks may be given: not while too many events wait to be fetched. Stop reading until then.
+    #[must_use]
+    pub fn wants_blocks(&self) -> bool {
+        self.connections.events() <= self.connections.core.config.limits.events
+    }
+
+    /// Takes a block from a relay.
+    ///
+    /// # Errors
+    /// [`ClientMisuse`]: without a connection, or while [`wants_blocks`](Self::wants_blocks) is false.
+    pub fn receive(
+        &mut self,
+        relay: RelayId,
+        block: BytesMut,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<(), ClientMisuse> {
+        if !self.wants_blocks() {
+            return Err(ClientMisuse::EventsWaiting);
+        }
+        let result = match self.relays.get_mut(&relay) {
+            Some(known) => known.client.receive(block, now, entropy),
+            None => Err(ClientMisuse::NotConnected),
+        };
+        self.client_has_changed(relay, now, entropy);
+        result
+    }
+
+    /// The next block for a relay: 16,384 bytes.
+    pub fn poll_block(
+        &mut self,
+        relay: RelayId,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Option<BytesMut> {
+        let known = self.relays.get_mut(&relay)?;
+        let block = known.client.poll_block(now, entropy);
+        if block.is_none() {
+            self.announced.remove(&relay);
+        }
+        self.rearm(relay);
+        block
+    }
+
+    /// What the driver has to do next.
+    pub fn poll_action(&mut self) -> Option<AgentAction> {
+        if let Some(batch) = self.connections.poll_storage() {
+            return Some(AgentAction::Store(batch));
+        }
+        self.actions.pop_front()
+    }
+
+    /// What happened.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.connections.poll_event()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let relays = self.deadlines.first().map(|(at, _)| *at);
+        [relays, self.connections.next_deadline()].into_iter().flatten().min()
+    }
+
+    /// Time has passed. Call it once at the start, too.
+    pub fn handle_timeout(&mut self, now: Now, entropy: &mut (impl Entropy + ?Sized)) {
+        while let Some((at, relay)) = self.deadlines.first().copied()
+            && at <= now.instant
+        {
+            self.deadlines.remove(&(at, relay));
+            if let Some(known) = self.relays.get_mut(&relay) {
+                known.deadline = None;
+                known.client.handle_timeout(now, entropy);
+            }
+            self.client_has_changed(relay, now, entropy);
+        }
+        self.connections.handle_timeout(now, entropy);
+        self.pump(now);
+    }
+
+    /// Carries what a client has to say to the connections.
+    fn client_has_changed(&mut self, id: RelayId, now: Now, entropy: &mut (impl Entropy + ?Sized)) {
+        while let Some(event) = self.relays.get_mut(&id).and_then(|relay| relay.client.poll_event()) {
+            self.client_event(id, event, now, entropy);
+        }
+        self.pump(now);
+        self.touch(id, now);
+    }
+
+    fn client_event(
+        &mut self,
+        id: RelayId,
+        event: ClientEvent,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) {
+        let Some(relay) = self.relays.get_mut(&id) else { return };
+        match event {
+            ClientEvent::Response { command, result } => {
+                if let Some(task) = relay.tasks.remove(&command) {
+                    self.connections.answer(task, result, now, entropy);
+                }
+            }
+            ClientEvent::Message { queue, id: message, body } => {
+                self.connections.message(id, &queue, message, body, now, entropy);
+            }
+            ClientEvent::Established { .. } => {
+                if core::mem::replace(&mut relay.was_established, true) {
+                    self.connections.reconnected(id);
+                }
+            }
+            ClientEvent::Ended { queue } => self.connections.ended(id, &queue),
+            ClientEvent::Deleted { queue } => {
+                self.connections.queue_lost(id, &queue, crate::wire::error::SmpError::Authorization);
+            }
+            ClientEvent::QueueError { queue, error } => self.connections.queue_lost(id, &queue, error),
+            ClientEvent::SubscriptionFailed { queue, failure: CommandFailure::Refused(error) } => {
+                self.connections.queue_lost(id, &queue, error);
+            }
+            // Tried again with the next connection; nothing was lost.
+            ClientEvent::SubscriptionFailed { .. }
+            | ClientEvent::Notification { .. }
+            | ClientEvent::Unexpected
+            | ClientEvent::Closed { .. } => {}
+        }
+    }
+
+    /// Carries what the connections want to the clients.
+    fn pump(&mut self, now: Now) {
+        let mut touched = BTreeSet::new();
+        while let Some(RelayCommand { task, relay, command }) = self.connections.poll_command() {
+            let Some(address) = self.connections.relay_address(relay) else { continue };
+            let known = self.relays.entry(relay).or_insert_with(|| Relay {
+                client: Client::new((self.template)(address, &self.connections.core.config)),
+                waiting: VecDeque::new(),
+                tasks: BTreeMap::new(),
+                deadline: None,
+                was_established: false,
+            });
+            known.waiting.push_back((task, command));
+            touched.insert(relay);
+        }
+        for relay in touched {
+            self.touch(relay, now);
+        }
+    }
+
+    /// Gives a client what it has room for, and the driver what the client wants.
+    fn touch(&mut self, id: RelayId, now: Now) {
+        let Some(relay) = self.relays.get_mut(&id) else { return };
+        while let Some((task, command)) = relay.waiting.pop_front() {
+            match relay.client.submit(command, now) {
+                Ok(command) => {
+                    relay.tasks.insert(command, task);
+                }
+                Err(SubmitError::TooMany(command)) => {
+                    relay.waiting.push_front((task, *command));
+                    break;
+                }
+            }
+        }
+        while let Some(action) = relay.client.poll_action() {
+            self.actions.push_back(match action {
+                Action::Dial => match self.connections.relay_address(id) {
+                    Some(address) => AgentAction::Dial(id, address.clone()),
+                    None => continue,
+                },
+                Action::Close => AgentAction::Close(id),
+            });
+        }
+        if relay.client.has_something_to_send() && self.announced.insert(id) {
+            self.actions.push_back(AgentAction::MaySend(id));
+        }
+        self.rearm(id);
+    }
+
+    /// Enters when the client is to be called again.
+    fn rearm(&mut self, id: RelayId) {
+        let Some(relay) = self.relays.get_mut(&id) else { return };
+        let deadline = relay.client.next_deadline();
+        if deadline == relay.deadline {
+            return;
+        }
+        if let Some(before) = core::mem::replace(&mut relay.deadline, deadline) {
+            self.deadlines.remove(&(before, id));
+        }
+        if let Some(at) = deadline {
+            self.deadlines.insert((at, id));
+        }
+    }
+
+    /// A digest of everything that decides what happens next: equal after equal inputs. For simulations.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        let mut digest = Sha256::new();
+        digest.update(self.connections.digest());
+        for (id, relay) in &self.relays {
+            digest.update(id.0.to_be_bytes());
+            digest.update(relay.client.digest());
+            digest.update(relay.waiting.len().to_be_bytes());
+        }
+        digest.finalize().into()
+    }
+
+    /// Asserts what must hold between any two inputs, for simulations.
+    ///
+    /// # Panics
+    /// When the books do not agree: a bug.
+    pub fn check(&self) {
+        self.connections.check();
+        for (id, relay) in &self.relays {
+            relay.client.check();
+            let entered = relay.deadline.is_none_or(|at| self.deadlines.contains(&(at, *id)));
+            assert!(entered, "a relay waits for a time that is not entered");
+        }
+    }
+}
+
+impl core::fmt::Debug for Agent {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        formatter
+            .debug_struct("Agent")
+            .field("connections", &self.connections)
+            .field("relays", &self.relays.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,518 @@
+//! What the application may ask for.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use zeroize::Zeroizing;
+
+use super::config::{MAX_BODY, RECEIPTS};
+use super::event::Event;
+use super::live::{Live, Task, recipient};
+use super::machine::Connections;
+use super::outgoing::ComposeError;
+use super::record::connection::{Connection, Stage};
+use super::record::message::OutgoingKind;
+use super::record::request::Request;
+use super::storage::{ConnectionId, RecordKey, RequestId};
+use crate::crypto::ratchet::{InitialKeys, Ratchet, Synchronization, agreed_version};
+use crate::entropy::Entropy;
+use crate::time::Now;
+use crate::wire::address::AddressWithPassword;
+use crate::wire::agent_message::{AgentMessageContent, Receipt};
+use crate::wire::command::QueueMode;
+use crate::wire::links::connection_request::{ConnectionRequest, RequestData};
+use crate::wire::links::ratchet_parameters::RatchetParameters;
+use crate::wire::queue_uri::QueueUri;
+use crate::wire::version::{Version, VersionRange};
+
+/// Why a command of the application is not done. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommandError {
+    /// There is no such connection.
+    UnknownConnection,
+    /// There is no such request.
+    UnknownRequest,
+    /// There is no such message, or it was acknowledged before.
+    UnknownMessage,
+    /// The connection is in a stage in which this cannot be done.
+    Stage(&'static str),
+    /// The other side's agent speaks no version that is spoken here.
+    Version,
+    /// The keys in the link cannot be used.
+    Keys,
+    /// The relay's address has more hosts than can be stored, or a password that is too long.
+    Relay,
+    /// The message or the information is too long.
+    TooLong,
+    /// There are as many as the limits allow: connections, or messages that wait to be sent.
+    TooMany,
+    /// The encryption with this peer must be begun anew first.
+    NotSynchronized,
+}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::UnknownConnection => "there is no such connection",
+            Self::UnknownRequest => "there is no such request: it was accepted or rejected before",
+            Self::UnknownMessage => "there is no such message: it was acknowledged before",
+            Self::Stage(stage) => {
+                return write!(formatter, "this cannot be done now: the connection is {stage}");
+            }
+            Self::Version => "the other side's program is too old or too new for this one",
+            Self::Keys => "the link has keys that cannot be used: was it changed?",
+            Self::Relay => "the relay's address has too many hosts, or its password is too long",
+            Self::TooLong => "the text is too long for one message",
+            Self::TooMany => "there are too many already: wait until some are done",
+            Self::NotSynchronized => "the encryption with this contact must be renewed first",
+        })
+    }
+}
+
+impl core::error::Error for CommandError {}
+
+/// What can be told of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Where it stands, in words.
+    pub stage: &'static str,
+    /// Whether messages can be sent now.
+    pub may_send: bool,
+    /// Whether it is up in both directions.
+    pub connected: bool,
+    /// Whether it is a contact address.
+    pub is_address: bool,
+    /// Messages that wait to be sent.
+    pub waiting: usize,
+    /// The last number that was given to a message of ours: a number that [`send`](Connections::send) returned before a
+    /// crash and that is greater was lost with it.
+    pub last_number: i64,
+    /// The state of the encryption.
+    pub synchronization: Synchronization,
+}
+
+impl Connections {
+    /// Creates an invitation for one person, with a queue on this relay. [`Event::InvitationCreated`] brings the link.
+    /// With `answer`, whoever uses it first is connected and told this; otherwise the application is asked
+    /// ([`Event::Confirmed`]).
+    ///
+    /// # Errors
+    /// [`CommandError::TooMany`], [`CommandError::TooLong`], [`CommandError::Relay`].
+    pub fn create_invitation(
+        &mut self,
+        relay: AddressWithPassword,
+        answer: Option<&[u8]>,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<ConnectionId, CommandError> {
+        self.check_new(&relay, answer.unwrap_or_default())?;
+        let version = self.core.config.agent_versions.max();
+        let mut connection = Connection::new(Stage::CreatingInvitation, version);
+        connection.creating = Some(relay);
+        connection.keys = Some(InitialKeys::generate(entropy).to_bytes());
+        connection.answers = answer.is_some();
+        connection.information = Zeroizing::new(answer.unwrap_or_default().to_vec());
+        Ok(self.begin(connection, None, now, entropy))
+    }
+
+    /// Creates a contact address, with a queue on this relay. [`Event::AddressCreated`] brings the link; requests come as
+    /// [`Event::Requested`].
+    ///
+    /// # Errors
+    /// [`CommandError::TooMany`], [`CommandError::Relay`].
+    pub fn create_address(
+        &mut self,
+        relay: AddressWithPassword,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<ConnectionId, CommandError> {
+        self.check_new(&relay, &[])?;
+        let mut connection = Connection::new(Stage::CreatingAddress, self.core.config.agent_versions.max());
+        connection.creating = Some(relay);
+        Ok(self.begin(connection, None, now, entropy))
+    }
+
+    /// Joins by a link, with a queue of ours on this relay, and tells the peer's application this. Messages can be sent as
+    /// soon as [`Event::Joined`] says so, often before the peer is there.
+    ///
+    /// # Errors
+    /// [`CommandError::Version`], [`CommandError::Keys`], [`CommandError::TooMany`], [`CommandError::TooLong`],
+    /// [`CommandError::Relay`].
+    pub fn join(
+        &mut self,
+        link: &ConnectionRequest,
+        relay: AddressWithPassword,
+        information: &[u8],
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<ConnectionId, CommandError> {
+        self.check_new(&relay, information)?;
+        let (version, queue, client_version) = self.compatible(link.data())?;
+        let is_messaging =
+            queue.mode == Some(QueueMode::Messaging) && self.core.config.client_versions.max() >= Version(3);
+        let (stage, mode) = match (link, is_messaging) {
+            (ConnectionRequest::Contact(_), _) => (Stage::CreatingForRequest, Some(QueueMode::Contact)),
+            (ConnectionRequest::Invitation(..), true) => (Stage::SecuringPeer, Some(QueueMode::Messaging)),
+            (ConnectionRequest::Invitation(..), false) => (Stage::CreatingReply, None),
+        };
+        let mut connection = Connection::new(stage, version);
+        connection.creating = Some(relay);
+        connection.information = Zeroizing::new(information.to_vec());
+        let ratchet = match link {
+            ConnectionRequest::Contact(_) => {
+                connection.keys = Some(InitialKeys::generate(entropy).to_bytes());
+                connection.answers = true;
+                None
+            }
+            ConnectionRequest::Invitation(_, parameters) => {
+                let (ratchet, own) = self.join_ratchet(parameters, entropy)?;
+                connection.parameters = Some(own);
+                Some(ratchet)
+            }
+        };
+        let (id, mut live) = self.number(connection);
+        live.ratchet = ratchet;
+        let QueueUri { server, sender, dh, .. } = queue.clone();
+        live.add_send_queue(&mut self.core, server, sender, &dh, client_version, mode, None, entropy);
+        self.enter(id, live, now, entropy);
+        Ok(id)
+    }
+
+    /// Allows somebody who used an invitation to connect ([`Event::Confirmed`]), and tells their application this.
+    ///
+    /// # Errors
+    /// [`CommandError::UnknownConnection`], [`CommandError::Stage`], [`CommandError::TooLong`].
+    pub fn allow(
+        &mut self,
+        id: ConnectionId,
+        information: &[u8],
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<(), CommandError> {
+        if information.len() > self.core.config.limits.information {
+            return Err(CommandError::TooLong);
+        }
+        let live = self.lives.get_mut(&id).ok_or(CommandError::UnknownConnection)?;
+        if !matches!(live.connection.stage, Stage::Confirmed { .. }) {
+            return Err(CommandError::Stage(live.connection.stage.name()));
+        }
+        live.connection.information = Zeroizing::new(information.to_vec());
+        live.reply(&mut self.core, entropy);
+        self.core.ready.insert(id);
+        self.run(now, entropy);
+        Ok(())
+    }
+
+    /// Accepts a request that came to a contact address: like [`join`](Self::join) by the link in it.
+    ///
+    /// # Errors
+    /// [`CommandError::UnknownRequest`], and those of [`join`](Self::join).
+    pub fn accept(
+        &mut self,
+        request: RequestId,
+        relay: AddressWithPassword,
+        information: &[u8],
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<ConnectionId, CommandError> {
+        let link = self.requests.get(&request).ok_or(CommandError::UnknownRequest)?.request.clone();
+        let id = self.join(&link, relay, information, now, entropy)?;
+        self.reject(request, now, entropy)?;
+        Ok(id)
+    }
+
+    /// Forgets a request that came to a contact address. Who asked is not told.
+    ///
+    /// # Errors
+    /// [`CommandError::UnknownRequest`].
+    pub fn reject(
+        &mut self,
+        request: RequestId,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<(), CommandError> {
+        let address = self.requests.remove(&request).ok_or(CommandError::UnknownRequest)?.address;
+        self.core.touch(RecordKey::Request(request));
+        // There is room for another one now.
+        if let Some(live) = self.lives.get(&address) {
+            let numbers: Vec<_> = live.queues.keys().copied().collect();
+            for number in numbers {
+                self.deliver_parked(address, number, entropy);
+            }
+        }
+        self.run(now, entropy);
+        Ok(())
+    }
+
+    /// Sends a message, and returns its number: [`Event::Sent`] says when the peer's relay has it.
+    ///
+    /// # Errors
+    /// [`CommandError::UnknownConnection`], [`CommandError::Stage`], [`CommandError::TooLong`] (more than [`MAX_BODY`]),
+    /// [`CommandError::TooMany`], [`CommandError::NotSynchronized`].
+    pub fn send(
+        &mut self,
+        id: ConnectionId,
+        body: &[u8],
+        notification: bool,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<i64, CommandError> {
+        if body.len() > MAX_BODY {
+            return Err(CommandError::TooLong);
+        }
+        let limits = self.core.config.limits;
+        let live = self.lives.get_mut(&id).ok_or(CommandError::UnknownConnection)?;
+        if !live.connection.synchronization.may_send() {
+            return Err(CommandError::NotSynchronized);
+        }
+        if !live.may_send() {
+            return Err(CommandError::Stage(live.connection.stage.name()));
+        }
+        if live.outgoing.len() >= limits.outgoing || self.core.outgoing >= limits.outgoing_in_all {
+            return Err(CommandError::TooMany);
+        }
+        let content = AgentMessageContent::Body(body);
+        let number = live
+            .compose(&mut self.core, OutgoingKind::Body, None, notification, content, entropy)
+            .map_err(|error| match error {
+            ComposeError::NotReady => CommandError::Stage(live.connection.stage.name()),
+            ComposeError::TooLong => CommandError::TooLong,
+        })?;
+        self.run(now, entropy);
+        Ok(number)
+    }
+
+    /// The message is safe with the application: it is forgotten here, deleted at the relay, and the next one can come.
+    /// With `receipt` the sender is told, and given these bytes.
+    ///
+    /// # Errors
+    /// [`CommandError::UnknownConnection`], [`CommandError::UnknownMessage`], [`CommandError::TooLong`].
+    pub fn acknowledge(
+        &mut self,
+        id: ConnectionId,
+        message: i64,
+        receipt: Option<&[u8]>,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<(), CommandError> {
+        if receipt.is_some_and(|information| information.len() > self.core.config.limits.information) {
+            return Err(CommandError::TooLong);
+        }
+        let live = self.lives.get_mut(&id).ok_or(CommandError::UnknownConnection)?;
+        let waiting = live.queues.iter().find_map(|(number, queue)| {
+            let received = queue.received.as_ref().filter(|received| received.number == message)?;
+            Some((*number, received.hash))
+        });
+        let (number, hash) = waiting.ok_or(CommandError::UnknownMessage)?;
+        live.queue(number).received = None;
+        live.stamp = self.core.touch(RecordKey::Received(id, number));
+        let answers = live.connection.version >= RECEIPTS
+            && live.may_send()
+            && live.connection.stage == Stage::Connected;
+        if let Some(information) = receipt
+            && answers
+        {
+            let receipts = alloc::vec![Receipt { message, hash: &hash, information }];
+            let content = AgentMessageContent::Received(receipts);
+            // A receipt that cannot be sent must not keep the message here for ever.
+            let _ = live.compose(&mut self.core, OutgoingKind::Receipt, None, false, content, entropy);
+        }
+        live.acknowledge_when_durable(number);
+        self.core.ready.insert(id);
+        self.deliver_all_parked(id, entropy);
+        self.run(now, entropy);
+        Ok(())
+    }
+
+    /// Messages are accepted no more; those that wait at the relay still come. This cannot be taken back.
+    ///
+    /// # Errors
+    /// [`CommandError::UnknownConnection`].
+    pub fn suspend(
+        &mut self,
+        id: ConnectionId,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<(), CommandError> {
+        let live = self.lives.get_mut(&id).ok_or(CommandError::UnknownConnection)?;
+        for queue in &live.connection.receive {
+            let task = Task::Suspend;
+            self.core.command(id, task, &queue.relay, recipient(queue).suspend());
+        }
+        self.run(now, entropy);
+        Ok(())
+    }
+
+    /// Deletes a connection or address: its queues, then its records ([`Event::Deleted`]). The peer is not told.
+    ///
+    /// # Errors
+    /// [`CommandError::UnknownConnection`].
+    pub fn delete(
+        &mut self,
+        id: ConnectionId,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<(), CommandError> {
+        let live = self.lives.get_mut(&id).ok_or(CommandError::UnknownConnection)?;
+        live.deletion_is_told = true;
+        if live.connection.stage != Stage::Deleting {
+            live.delete(&mut self.core);
+        }
+        self.run(now, entropy);
+        Ok(())
+    }
+
+    /// Takes the queues of a connection back, after [`Event::Ended`].
+    ///
+    /// # Errors
+    /// [`CommandError::UnknownConnection`].
+    pub fn resubscribe(
+        &mut self,
+        id: ConnectionId,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<(), CommandError> {
+        let live = self.lives.get_mut(&id).ok_or(CommandError::UnknownConnection)?;
+        for queue in live.queues.values_mut() {
+            queue.subscribed = false;
+        }
+        self.core.ready.insert(id);
+        self.run(now, entropy);
+        Ok(())
+    }
+
+    /// The link of an invitation that nobody has used, or of a contact address, when it is durable.
+    #[must_use]
+    pub fn link(&self, id: ConnectionId) -> Option<ConnectionRequest> {
+        let live = self.lives.get(&id).filter(|live| self.core.is_durable(live.link_stamp))?;
+        matches!(live.connection.stage, Stage::Invited | Stage::Address).then(|| live.link(&self.core))?
+    }
+
+    /// What can be told of a connection.
+    #[must_use]
+    pub fn status(&self, id: ConnectionId) -> Option<Status> {
+        self.lives.get(&id).map(Live::status)
+    }
+
+    /// All connections and addresses.
+    pub fn connections(&self) -> impl Iterator<Item = (ConnectionId, Status)> {
+        self.lives.iter().map(|(id, live)| (*id, live.status()))
+    }
+
+    /// Keeps a request that came to an address.
+    pub(super) fn requested(
+        &mut self,
+        address: ConnectionId,
+        request: ConnectionRequest,
+        information: Vec<u8>,
+    ) {
+        let id = RequestId(self.core.number());
+        self.core.event(Event::Requested { address, request: id, information: information.clone() });
+        self.requests.insert(id, Request { address, request, information });
+        self.core.touch(RecordKey::Request(id));
+    }
+
+    /// Tries again what waited for another queue of the connection.
+    fn deliver_all_parked(&mut self, id: ConnectionId, entropy: &mut (impl Entropy + ?Sized)) {
+        let parked = |live: &Live| -> Vec<_> {
+            live.queues
+                .iter()
+                .filter(|(_, queue)| queue.parked.is_some())
+                .map(|(number, _)| *number)
+                .collect()
+        };
+        for number in self.lives.get(&id).map(parked).unwrap_or_default() {
+            self.deliver_parked(id, number, entropy);
+        }
+    }
+
+    fn check_new(&self, relay: &AddressWithPassword, information: &[u8]) -> Result<(), CommandError> {
+        if self.lives.len() >= self.core.config.limits.connections {
+            return Err(CommandError::TooMany);
+        }
+        if information.len() > self.core.config.limits.information {
+            return Err(CommandError::TooLong);
+        }
+        self.check_relay(relay)
+    }
+
+    /// Whether the address can be stored.
+    pub(super) fn check_relay(&self, relay: &AddressWithPassword) -> Result<(), CommandError> {
+        let password_fits = relay.password.as_ref().is_none_or(|password| password.len() <= 255);
+        if relay.address.write(&mut Vec::new()).is_err() || !password_fits {
+            return Err(CommandError::Relay);
+        }
+        Ok(())
+    }
+
+    /// The versions to speak with whoever made this link, and the queue to send to: the first, like deployed agents.
+    fn compatible<'a>(
+        &self,
+        data: &'a RequestData,
+    ) -> Result<(Version, &'a QueueUri, Version), CommandError> {
+        let config = &self.core.config;
+        let newest = |ours: VersionRange, theirs| {
+            ours.intersection(theirs).map(VersionRange::max).ok_or(CommandError::Version)
+        };
+        let version = newest(config.agent_versions, data.versions)?;
+        let queue = data.queues.first().ok_or(CommandError::Version)?;
+        let client_version = newest(config.client_versions, queue.versions)?;
+        Ok((version, queue, client_version))
+    }
+
+    /// Begins a ratchet with the keys of an invitation; the other side gets the parameters.
+    fn join_ratchet(
+        &self,
+        peer: &RatchetParameters,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<(Ratchet, RatchetParameters), CommandError> {
+        let supported = self.core.config.ratchet_versions;
+        let version = agreed_version(supported, peer.versions).map_err(|_| CommandError::Version)?;
+        let keys = InitialKeys::generate(entropy);
+        let ratchet = Ratchet::join(self.core.config.provider, &keys, peer, supported, entropy)
+            .map_err(|_| CommandError::Keys)?;
+        Ok((ratchet, keys.parameters(VersionRange::only(version))))
+    }
+
+    fn number(&mut self, connection: Connection) -> (ConnectionId, Live) {
+        let id = ConnectionId(self.core.number());
+        (id, Live::new(id, connection))
+    }
+
+    fn begin(
+        &mut self,
+        connection: Connection,
+        ratchet: Option<Ratchet>,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> ConnectionId {
+        let (id, mut live) = self.number(connection);
+        live.ratchet = ratchet;
+        self.enter(id, live, now, entropy);
+        id
+    }
+
+    fn enter(&mut self, id: ConnectionId, mut live: Live, now: Now, entropy: &mut (impl Entropy + ?Sized)) {
+        if live.ratchet.is_some() {
+            live.ratchet_changed(&mut self.core);
+        }
+        live.changed(&mut self.core);
+        self.lives.insert(id, live);
+        self.core.ready.insert(id);
+        self.run(now, entropy);
+    }
+}
+
+impl Live {
+    pub(super) fn status(&self) -> Status {
+        Status {
+            stage: self.connection.stage.name(),
+            may_send: self.may_send(),
+            connected: self.connection.stage == Stage::Connected,
+            is_address: matches!(self.connection.stage, Stage::Address | Stage::CreatingAddress),
+            waiting: self.outgoing.len(),
+            last_number: self.connection.sent.number,
+            synchronization: self.connection.synchronization,
+        }
+    }
+}

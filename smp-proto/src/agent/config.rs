@@ -1,0 +1,126 @@
+//! What an agent is told once.
+
+use crate::crypto::Provider;
+use crate::entropy::Entropy;
+use crate::time::Duration;
+use crate::wire::version::{Version, VersionRange};
+
+/// The first version of the agent's protocol with receipts.
+pub(super) const RECEIPTS: Version = Version(4);
+/// The first version in which the initiator can decrypt messages right after the confirmation.
+pub(super) const RATCHET_ON_CONFIRMATION: Version = Version(7);
+
+/// How an agent behaves.
+#[derive(Clone)]
+pub struct AgentConfig {
+    /// The primitives.
+    pub provider: &'static dyn Provider,
+    /// Versions of the agent's protocol: 2 to 7.
+    pub agent_versions: VersionRange,
+    /// Versions of the client protocol, the envelope between agents: 1 to 4. Below 3 there are no queue modes: links and
+    /// replies then ask for the four-message form.
+    pub client_versions: VersionRange,
+    /// Versions of the ratchet: 2 to 3, without post-quantum keys.
+    pub ratchet_versions: VersionRange,
+    /// Whether a switch that the peer asks for is done in two messages. Deployed agents cannot follow that: set it only
+    /// when all peers are known to be of this kind. The other side of it, taking such a switch, always works.
+    pub fast_switch: bool,
+    /// The wait before the second attempt of anything; each further wait is twice as long.
+    pub first_delay: Duration,
+    /// The longest wait between attempts.
+    pub longest_delay: Duration,
+    /// The longest wait while a peer's queue is full: it usually says itself when there is room.
+    pub longest_full_delay: Duration,
+    /// How much may be kept.
+    pub limits: AgentLimits,
+}
+
+/// Bounds of everything that an agent keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AgentLimits {
+    /// Connections and contact addresses.
+    pub connections: usize,
+    /// Messages of one connection that wait to be sent, at 16 KB each.
+    pub outgoing: usize,
+    /// Messages of all connections that wait to be sent.
+    pub outgoing_in_all: usize,
+    /// Requests that the application has neither accepted nor rejected: with more, addresses take no messages.
+    pub requests: usize,
+    /// Events that the application has not fetched: with more, no block may be given. One block adds at most 255.
+    pub events: usize,
+    /// Bytes of the application's information in one confirmation or request.
+    pub information: usize,
+}
+
+/// The longest body of a message, in bytes: what always fits.
+pub const MAX_BODY: usize = 15_780;
+
+impl AgentConfig {
+    /// The usual behaviour: all versions; delays of 2 s to 2 minutes, an hour for full queues.
+    #[must_use]
+    pub const fn new(provider: &'static dyn Provider) -> Self {
+        Self {
+            provider,
+            agent_versions: VersionRange::between(Version(2), Version(7)),
+            client_versions: VersionRange::between(Version(1), Version(4)),
+            ratchet_versions: VersionRange::between(Version(2), Version(3)),
+            fast_switch: false,
+            first_delay: Duration::from_secs(2),
+            longest_delay: Duration::from_secs(120),
+            longest_full_delay: Duration::from_secs(3600),
+            limits: AgentLimits {
+                connections: 100_000,
+                outgoing: 256,
+                outgoing_in_all: 4096,
+                requests: 256,
+                events: 256,
+                information: 14_000,
+            },
+        }
+    }
+
+    /// The wait after `failures` in a row: doubled each time up to `longest`, then shortened at random to between half and
+    /// all of it.
+    pub(super) fn delay(
+        &self,
+        failures: u32,
+        longest: Duration,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Duration {
+        let doublings = failures.saturating_sub(1).min(31);
+        let doubled = self.first_delay.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX));
+        let most = doubled.min(longest);
+        let mut random = [0; 2];
+        entropy.fill_public(&mut random);
+        most / 2 + most / 2 * u32::from(u16::from_be_bytes(random)) / 65_535
+    }
+}
+
+impl core::fmt::Debug for AgentConfig {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        formatter
+            .debug_struct("AgentConfig")
+            .field("agent_versions", &self.agent_versions)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::Portable;
+    use crate::entropy::SeededEntropy;
+
+    #[test]
+    fn delays_grow_up_to_the_longest_and_differ() {
+        let config = AgentConfig::new(&Portable);
+        let mut entropy = SeededEntropy::new([1; 32]);
+        for failures in [1, 2, 5, 7, 40, u32::MAX] {
+            let most = Duration::from_secs(2_u64.saturating_pow(failures.min(30)).min(120));
+            let delays = [(); 8].map(|()| config.delay(failures, config.longest_delay, &mut entropy));
+            assert!(delays.iter().all(|delay| (most / 2..=most).contains(delay)), "{failures}: {delays:?}");
+            assert!(delays.iter().any(|delay| *delay != delays[0]));
+        }
+    }
+}
