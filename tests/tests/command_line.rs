@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use cable::Cable;
 use programs::{Running, ServerFolder, json_lines, program, succeeded};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Long enough for any machine; a test that passes never waits for it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -197,6 +197,150 @@ fn errors_say_what_happened_to_what_and_what_to_do() {
     let output = program("smp").arg("--data").arg(&file).args(["queue", "list"]).output().unwrap();
     assert_eq!(output.status.code(), Some(7));
     server.terminate();
+}
+
+const LINK_KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY";
+
+/// Every kind of link and address, with what must be in its explanation.
+fn links() -> Vec<(&'static str, String, Value)> {
+    let fingerprint = "LcJUMfVhwD8yxjAiSaDzzGF3-kLG4Uh0Fl_ZIjrRwjI=";
+    let queue = format!(
+        "smp://{fingerprint}@smp.example.com:5223/3456-w==#/?v=2-4\
+         &dh=MCowBQYDK2VuAyEAjiswwI3O_NlS8Fk3HJUW870EY2bAwmttMBsvRB9eV3o%3D&q=m"
+    );
+    let escaped = queue.replace('%', "%25").replace('&', "%26").replace('#', "%23").replace('=', "%3D");
+    let x448 =
+        "MEIwBQYDK2VvAzkAmKuSYeQ_m0SixPDS8Wq8VBaTS1cW-Lp0n0h4Diu-kUpR-qXx4SDJ32YGEFoGFGSbGPry5Ychr6U%3D";
+    let relay = json!({ "hosts": ["smp.example.com"], "port": 5223, "fingerprint": fingerprint });
+    let described = json!({
+        "relay": relay, "sender_id": "3456-w==", "mode": "messaging", "client_versions": [2, 4],
+        "dh_key": "MCowBQYDK2VuAyEAjiswwI3O_NlS8Fk3HJUW870EY2bAwmttMBsvRB9eV3o=",
+    });
+    vec![
+        (
+            "relay",
+            format!("smp://{fingerprint}:top-secret@[2001:db8::1],x.onion"),
+            json!({ "hosts": ["[2001:db8::1]", "x.onion"], "port": null, "password": true }),
+        ),
+        ("queue", queue, described.clone()),
+        (
+            "invitation",
+            format!("simplex:/invitation#/?v=2-7&smp={escaped}&e2e=v%3D2-3%26x3dh%3D{x448}%2C{x448}"),
+            json!({ "agent_versions": [2, 7], "queues": [described] }),
+        ),
+        (
+            "contact",
+            format!("https://example.com/contact#/?v=2-7&smp={escaped}%3B{escaped}&data=a%1b%5b2Jb"),
+            json!({ "agent_versions": [2, 7], "queues": [described, described], "client_data": "a\u{1b}[2Jb" }),
+        ),
+        (
+            "short-invitation",
+            format!(
+                "https://smp.example.com/i#MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3/{LINK_KEY}?p=5223&c={}",
+                &fingerprint[..43]
+            ),
+            json!({ "relay": relay, "link_id": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3", "scheme": "https://" }),
+        ),
+        (
+            "short-group",
+            format!("simplex:/g#{LINK_KEY}?h=smp.example.com"),
+            // WIRE-FACTS 16: 7bb6cac6ddda05661de73a9974926c4d3d30f3dd36e0e365.
+            json!({ "link_id": "e7bKxt3aBWYd5zqZdJJsTT0w89024ONl", "scheme": "simplex:" }),
+        ),
+        (
+            "blob-contact",
+            format!("https://smp.example.com/contact/#{fingerprint}@:5223/{LINK_KEY}"),
+            json!({ "relay": relay, "page": "smp.example.com" }),
+        ),
+    ]
+}
+
+#[test]
+fn links_are_explained_without_their_secrets() {
+    let person = Person::new();
+    for (kind, link, expected) in links() {
+        let text = person.smp(&["link", "show", &link]);
+        let explained = json_lines(&person.smp(&["--json", "link", "show", &link])).remove(0);
+        assert_eq!((&explained["event"], &explained["kind"]), (&"link".into(), &kind.into()));
+        for (field, value) in expected.as_object().unwrap() {
+            assert_eq!(&explained[field], value, "{kind}: {field}");
+        }
+        // People are told the same.
+        for host in ["smp.example.com", "x.onion"].iter().filter(|host| link.contains(**host)) {
+            assert!(text.contains(host), "{text}");
+        }
+        for secret in [LINK_KEY, "top-secret", "\u{1b}"] {
+            assert!(!text.contains(secret) && !explained.to_string().contains(secret), "{kind}: {text}");
+        }
+        // From the standard input, where other users of the machine do not see it.
+        let mut piped = person.command(&["link", "show"]);
+        let mut piped = piped.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        piped.stdin.take().unwrap().write_all(format!("  {link}\n").as_bytes()).unwrap();
+        assert_eq!(succeeded(&piped.wait_with_output().unwrap()), text);
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_link_is_said() {
+    let person = Person::new();
+    let short = |key: &str| format!("https://smp.example.com/a#{key}");
+    for (link, mention) in [
+        ("http://example.com".to_owned(), "simplex:/ nor with https://"),
+        (short(&LINK_KEY[..40]), "30 bytes long, and not 32"),
+        (short(&(LINK_KEY.to_owned() + "?p=70000")), "the port"),
+        (links()[2].1.split("&e2e").next().unwrap().to_owned(), "(e2e=)"),
+        (links()[1].1.split("&dh").next().unwrap().to_owned(), "(dh=)"),
+        ("smp://short@".to_owned(), "the address of a relay"),
+        (" ".to_owned(), "simplex:/"),
+    ] {
+        let (code, error) = person.fails(&["link", "show", &link]);
+        assert!(code == 2 && error.contains(mention), "{link}: {error}");
+    }
+    let nothing = person.command(&["link", "show", "-"]).stdin(Stdio::null()).output().unwrap();
+    assert!(!nothing.status.success());
+    assert!(String::from_utf8(nothing.stderr).unwrap().contains("nothing to explain"));
+}
+
+#[test]
+fn links_are_shown_as_qr_codes() {
+    let person = Person::new();
+    let link = format!("simplex:/a#{LINK_KEY}?h=smp.example.com");
+    let rows = &json_lines(&person.smp(&["--json", "link", "show", &link, "--qr"])).remove(0)["qr"]["rows"];
+    let rows: Vec<&str> = rows.as_array().unwrap().iter().map(|row| row.as_str().unwrap()).collect();
+    let size = rows.len();
+    assert!(size >= 21 && rows.iter().all(|row| row.len() == size));
+    // The three squares by which scanners find it.
+    let finder = ["1111111", "1000001", "1011101", "1011101", "1011101", "1000001", "1111111"];
+    for (number, line) in finder.iter().enumerate() {
+        assert!(rows[number].starts_with(line) && rows[number].ends_with(line));
+        assert!(rows[size - 7 + number].starts_with(line));
+    }
+    // The same on a terminal: two rows a line, light is drawn, and a margin of four modules around it.
+    let text = person.smp(&["link", "show", &link, "--qr"]);
+    let drawn = text.lines().skip_while(|line| !line.starts_with('█'));
+    let mut modules = Vec::new();
+    for line in drawn {
+        let halves = |character| match character {
+            '█' => ('0', '0'),
+            '▀' => ('0', '1'),
+            '▄' => ('1', '0'),
+            ' ' => ('1', '1'),
+            other => panic!("{other:?} in a QR code"),
+        };
+        let (upper, lower): (String, String) = line.chars().map(halves).unzip();
+        modules.extend([upper, lower]);
+    }
+    let margin = "0".repeat(size + 8);
+    assert!(modules[..4].iter().chain(&modules[4 + size..8 + size]).all(|row| *row == margin));
+    let inner: Vec<&str> = modules[4..4 + size].iter().map(|row| &row[4..4 + size]).collect();
+    assert_eq!(inner, rows);
+
+    // With post-quantum keys: 1,158 and 1,039 bytes.
+    let (key, ciphertext) = ("Ab_c".repeat(386), "Ab_c".repeat(346) + "AA");
+    let long = format!("{}%26kem_key%3D{key}%26kem_ct%3D{ciphertext}", links()[2].1);
+    person.smp(&["link", "show", &long]);
+    let (code, error) = person.fails(&["link", "show", &long, "--qr"]);
+    assert!(code == 2 && error.contains("do not fit into a QR code"), "{error}");
 }
 
 #[test]

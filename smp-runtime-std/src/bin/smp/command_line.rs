@@ -37,6 +37,9 @@ pub(crate) enum Command {
     /// Make queues, send to them, and receive from them.
     #[command(subcommand)]
     Queue(Queue),
+    /// Understand links and addresses, without asking any relay.
+    #[command(subcommand)]
+    Link(Link),
     /// Load a relay and measure it. Make sure that its operator agrees.
     Bench(Box<Bench>),
     /// Print the completions of a shell: `smp completions bash > /etc/bash_completion.d/smp`
@@ -100,6 +103,19 @@ pub(crate) enum Queue {
     },
     /// List your queues.
     List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Link {
+    /// Explain a link, or the address of a relay or a queue, field by field. Keys and passwords are not shown.
+    Show {
+        /// What to explain; without it, or with `-`, it is read from the standard input, where nobody else on this machine
+        /// sees it.
+        link: Option<String>,
+        /// Print a QR code of it too, with its key.
+        #[arg(long)]
+        qr: bool,
+    },
 }
 
 /// What a run of `smp bench` does.

@@ -4,6 +4,7 @@ mod bench;
 mod command_line;
 mod connecting;
 mod failure;
+mod link;
 mod ping;
 mod queue;
 mod report;
@@ -36,6 +37,7 @@ fn run(line: CommandLine, report: Report) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut CommandLine::command(), "smp", &mut std::io::stdout());
             Ok(())
         }
+        Command::Link(command) => link::run(report, command),
         Command::Ping(options) => ping::run(report, line.timeout, &options),
         Command::Queue(command) => queue::run(report, line.timeout, line.data, command),
     }
