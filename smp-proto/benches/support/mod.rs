@@ -1,4 +1,5 @@
 //! A connection for benchmarks, with certificates that are just enough of one to have a key.
+#![allow(dead_code, reason = "each benchmark uses a part of it")]
 
 use std::sync::Arc;
 

@@ -6,10 +6,11 @@
 //! compacted while the relay runs. redb locks the file, so that no second process opens it.
 //!
 //! After an error of input or output redb does not work any more: the engine then opens the file again, which brings
-//! back what the last complete commit left.
+//! back what the last complete commit left. The same when redb panics over a damaged file, whatever it was asked for.
 
 use std::fs;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -56,10 +57,7 @@ impl Embedded {
     pub fn open(folder: &Path) -> Result<Self, StorageError> {
         let file = folder.join(FILE_NAME);
         fs::create_dir_all(folder).map_err(|error| StorageError::Io(folder.to_owned(), error))?;
-        // redb panics over some kinds of damage.
-        let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| open_file(&file)));
-        let database =
-            opened.map_err(|_| StorageError::Damaged(file.clone(), "it is inconsistent".to_owned()))??;
+        let database = guarded(&file, || open_file(&file))?;
         Ok(Self { file, database: Some(database), scratch: Vec::new() })
     }
 
@@ -76,10 +74,18 @@ impl Embedded {
     ) -> Result<T, StorageError> {
         let database = match self.database.take() {
             Some(database) => database,
-            None => open_file(&self.file)?,
+            None => guarded(&self.file, || open_file(&self.file))?,
         };
-        let result = work(&database, &mut self.scratch, &self.file);
-        if !matches!(result, Err(StorageError::Io(..) | StorageError::Damaged(..))) {
+        let (scratch, file) = (&mut self.scratch, &self.file);
+        let result = guarded(file, || work(&database, scratch, file));
+        if matches!(result, Err(StorageError::Io(..) | StorageError::Damaged(..))) {
+            zeroize::Zeroize::zeroize(scratch);
+            // What is damaged may not be closed in order either; that was the error, already.
+            let _ = guarded(file, || {
+                drop(database);
+                Ok(())
+            });
+        } else {
             self.database = Some(database);
         }
         result
@@ -90,6 +96,12 @@ impl std::fmt::Debug for Embedded {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Embedded").field("file", &self.file).finish_non_exhaustive()
     }
+}
+
+/// redb panics over some kinds of damage: that is an error like others.
+fn guarded<T>(file: &Path, work: impl FnOnce() -> Result<T, StorageError>) -> Result<T, StorageError> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(StorageError::Damaged(file.to_owned(), "it is inconsistent".to_owned())))
 }
 
 fn open_file(file: &Path) -> Result<Database, StorageError> {

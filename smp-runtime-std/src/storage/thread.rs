@@ -176,13 +176,12 @@ impl Worker {
         let mut completions = Vec::new();
         for (id, action) in actions {
             let result = match action {
-                StorageAction::ReadMessage { queue, sequence, .. } => self
-                    .engine
-                    .read_message(*queue, *sequence)
-                    .map(|message| Completion::Message(*id, message)),
-                StorageAction::ReadQueue { queue } => {
-                    self.engine.read_queue(*queue).map(|queue| Completion::Queue(*id, queue.map(Box::new)))
+                StorageAction::ReadMessage { queue, sequence, .. } => {
+                    guarded(|| self.engine.read_message(*queue, *sequence))
+                        .map(|message| Completion::Message(*id, message))
                 }
+                StorageAction::ReadQueue { queue } => guarded(|| self.engine.read_queue(*queue))
+                    .map(|queue| Completion::Queue(*id, queue.map(Box::new))),
                 _ => continue,
             };
             completions.push(match result {

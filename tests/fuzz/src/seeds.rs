@@ -1,0 +1,164 @@
+//! Writes the seeds of all targets, from the test vectors, into `corpus` beside this package, and has each target run on
+//! them: `cargo run --manifest-path tests/fuzz/Cargo.toml --bin seeds`.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use smp_proto::crypto::Portable;
+use smp_proto::keys::{Ed25519Secret, X25519Public};
+use smp_proto::session::AuthSecret;
+use smp_proto::wire::Identifier;
+use smp_proto::wire::block::{BLOCK_LENGTH, plain_content};
+use smp_proto::wire::command::{
+    Command, MessageFlags, NewQueue, NotifierKeys, QueueRequest, SubscriptionMode,
+};
+use smp_tests::sessions::{Certificates, NOW, Pair, PairOptions};
+use smp_tests::vectors::{self, Vector};
+
+/// A target's name, what it does, and its seeds.
+type Target = (&'static str, fn(&[u8]), Vec<Vec<u8>>);
+
+fn main() -> io::Result<()> {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    let targets: [Target; 6] = [
+        ("block", smp_fuzz::block, blocks()),
+        ("command", smp_fuzz::command, commands()),
+        ("response", smp_fuzz::response, responses()),
+        ("hello", smp_fuzz::hello, hellos()),
+        ("address", smp_fuzz::address, addresses()),
+        ("session", smp_fuzz::session, histories()),
+    ];
+    for (name, run, seeds) in targets {
+        assert!(!seeds.is_empty(), "the vectors have no seeds for {name}");
+        let folder = corpus.join(name);
+        fs::create_dir_all(&folder)?;
+        for (number, seed) in seeds.iter().enumerate() {
+            run(seed);
+            fs::write(folder.join(format!("vector-{number}")), seed)?;
+        }
+        println!("{name}: {} seeds in {}", seeds.len(), folder.display());
+    }
+    Ok(())
+}
+
+/// The byte that chooses the version of a vector.
+fn version_byte(vector: &Vector) -> Option<u8> {
+    let version = vector.input.size("v").ok()?;
+    u8::try_from(version.checked_sub(6)?).ok()
+}
+
+fn with_version(vector: &Vector, bytes: &[u8]) -> Option<Vec<u8>> {
+    Some([&[version_byte(vector)?], bytes].concat())
+}
+
+fn blocks() -> Vec<Vec<u8>> {
+    let seed = |vector: &Vector| match vector.kind.as_str() {
+        "transmission" | "response-transmission" => with_version(vector, &vector.output.bytes("block").ok()?),
+        "parse-block" => with_version(vector, &vector.input.bytes("content").ok()?),
+        _ => None,
+    };
+    vectors::read("transmissions.jsonl").iter().filter_map(seed).collect()
+}
+
+fn commands() -> Vec<Vec<u8>> {
+    let seed = |vector: &Vector| match vector.kind.as_str() {
+        "command" => with_version(vector, &vector.output.bytes("hex").ok()?),
+        "parse-command" => with_version(vector, &vector.input.bytes("hex").ok()?),
+        _ => None,
+    };
+    vectors::read("commands.jsonl").iter().filter_map(seed).collect()
+}
+
+fn responses() -> Vec<Vec<u8>> {
+    let seed = |vector: &Vector| match vector.kind.as_str() {
+        "response" => with_version(vector, &vector.output.bytes("hex").ok()?),
+        "parse-response" => with_version(vector, &vector.input.bytes("hex").ok()?),
+        "error-text" => Some([&b"\x0cERR "[..], &vector.output.bytes("smp").ok()?].concat()),
+        _ => None,
+    };
+    vectors::read("responses.jsonl").iter().filter_map(seed).collect()
+}
+
+fn hellos() -> Vec<Vec<u8>> {
+    let seed =
+        |vector: &Vector| vector.input.bytes("content").or_else(|_| vector.output.bytes("content")).ok();
+    vectors::read("hello.jsonl").iter().filter_map(seed).collect()
+}
+
+fn addresses() -> Vec<Vec<u8>> {
+    let seed = |vector: &Vector| vector.input.text("text").ok().map(String::into_bytes);
+    vectors::read("links.jsonl").iter().filter_map(seed).collect()
+}
+
+/// A step of a history: see [`smp_fuzz::session`].
+fn step(what: u8, bytes: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(bytes.len()).expect("a block's content");
+    [&[what][..], &length.to_be_bytes(), bytes].concat()
+}
+
+fn histories() -> Vec<Vec<u8>> {
+    let one_block = |block: &Vec<u8>| {
+        let (version, content) = block.split_first().expect("a version byte");
+        [&[*version][..], &step(0, content), &step(1, content)].concat()
+    };
+    let mut histories: Vec<_> = blocks().iter().map(one_block).collect();
+    histories.extend((6..=18).map(whole_life));
+    histories
+}
+
+/// A queue's life, from its creation to its deletion, with a message and a notifier.
+fn whole_life(version: u16) -> Vec<u8> {
+    let options = PairOptions { sends_key: false, ..PairOptions::at(version) };
+    let mut pair = Pair::connect(&Certificates::named("ed25519"), &options).expect("a handshake");
+    let key = AuthSecret::Ed25519(Ed25519Secret::from_bytes([1; 32]));
+    let public = key.public(&Portable);
+    let dh = X25519Public([9; 32]);
+    // What the relay of the target gives out, in its order: the ids of the queue, of the message, of the notifier.
+    let [recipient, sender, notifier] = [1, 2, 4].map(|byte| Identifier::from([byte; 24]));
+    let new = Command::New(NewQueue {
+        recipient_key: public,
+        recipient_dh: dh,
+        password: None,
+        subscription: SubscriptionMode::Subscribe,
+        request: (version >= 9).then_some(QueueRequest::Messaging(None)),
+        notifier: None,
+    });
+    let send = || Command::Send { flags: MessageFlags { notification: true }, body: b"hello" };
+    let acknowledge = || Command::Acknowledge { message: Identifier::EMPTY };
+    let (first, second) = (0, 1);
+    let mut commands: VecDeque<(u8, Identifier, Command<'_>, bool)> = [
+        (first, Identifier::EMPTY, new, true),
+        (second, sender.clone(), send(), false),
+        (first, recipient.clone(), acknowledge(), true),
+        (first, recipient.clone(), Command::EnableNotifications(NotifierKeys { key: public, dh }), true),
+        (second, notifier, Command::SubscribeNotifications, true),
+        (first, recipient.clone(), Command::SecureByRecipient(public), true),
+        (second, sender.clone(), Command::SecureBySender(public), true),
+        (second, sender.clone(), send(), true),
+        (second, recipient.clone(), Command::Subscribe, true),
+        (first, recipient.clone(), Command::Get, true),
+        (first, recipient.clone(), Command::QueueInformation, true),
+        (second, recipient.clone(), acknowledge(), true),
+        (first, recipient.clone(), Command::DisableNotifications, true),
+        (first, recipient.clone(), Command::Suspend, true),
+        (first, Identifier::EMPTY, Command::Ping, false),
+        (first, recipient, Command::Delete, true),
+    ]
+    .into();
+    let mut history = vec![u8::try_from(version - 6).expect("6 to 18")];
+    while let Some((from, entity, command, signed)) = commands.pop_front() {
+        let mut block = [0; BLOCK_LENGTH];
+        let name = Identifier::from([commands.len() as u8; 24]);
+        pair.client
+            .seal(&mut block, NOW, |writer| {
+                writer.add(&name, &entity, &command, signed.then_some(&key)).expect("fits");
+            })
+            .expect("established");
+        history.extend(step(from, plain_content(&block).expect("only padded")));
+        // Time passes, too: three seconds.
+        history.extend(step(2, &[0; 3]));
+    }
+    history
+}
