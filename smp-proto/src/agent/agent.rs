@@ -20,6 +20,7 @@ use crate::session::client::ClientSessionConfig;
 use crate::time::{Instant, Now};
 use crate::wire::address::{AddressWithPassword, ServerAddress};
 use crate::wire::links::connection_request::ConnectionRequest;
+use crate::wire::links::short_link::ShortLink;
 
 /// What the driver has to do.
 #[derive(Debug)]
@@ -140,6 +141,56 @@ impl Agent {
         entropy: &mut (impl Entropy + ?Sized),
     ) -> Result<ConnectionId, CommandError> {
         let result = self.connections.join(link, relay, information, now, entropy);
+        self.pump(now);
+        result
+    }
+
+    /// Creates an invitation with a short link: [`Connections::create_short_invitation`].
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub fn create_short_invitation(
+        &mut self,
+        relay: AddressWithPassword,
+        answer: Option<&[u8]>,
+        user_data: &[u8],
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<ConnectionId, CommandError> {
+        let result = self.connections.create_short_invitation(relay, answer, user_data, now, entropy);
+        self.pump(now);
+        result
+    }
+
+    /// Creates a contact address with a short link: [`Connections::create_short_address`].
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub fn create_short_address(
+        &mut self,
+        relay: AddressWithPassword,
+        user_data: &[u8],
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<ConnectionId, CommandError> {
+        let result = self.connections.create_short_address(relay, user_data, now, entropy);
+        self.pump(now);
+        result
+    }
+
+    /// Joins by a short link: [`Connections::join_by_short_link`].
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub fn join_by_short_link(
+        &mut self,
+        link: &ShortLink,
+        relay: AddressWithPassword,
+        information: &[u8],
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<ConnectionId, CommandError> {
+        let result = self.connections.join_by_short_link(link, relay, information, now, entropy);
         self.pump(now);
         result
     }
@@ -307,6 +358,12 @@ impl Agent {
     #[must_use]
     pub fn link(&self, connection: ConnectionId) -> Option<ConnectionRequest> {
         self.connections.link(connection)
+    }
+
+    /// The short form of [`link`](Self::link), when there is one.
+    #[must_use]
+    pub fn short_link(&self, connection: ConnectionId) -> Option<ShortLink> {
+        self.connections.short_link(connection)
     }
 
     /// What can be told of a connection.

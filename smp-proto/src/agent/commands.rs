@@ -5,25 +5,23 @@ use core::fmt;
 
 use zeroize::Zeroizing;
 
-use super::config::{MAX_BODY, RECEIPTS};
+use super::config::{MAX_BODY, MAX_USER_DATA, RECEIPTS};
 use super::event::Event;
 use super::live::{Live, Task, recipient};
 use super::machine::Connections;
 use super::outgoing::ComposeError;
-use super::record::connection::{Connection, Stage};
+use super::record::connection::{Connection, OwnLink, Stage};
 use super::record::message::OutgoingKind;
 use super::record::request::Request;
 use super::storage::{ConnectionId, RecordKey, RequestId};
-use crate::crypto::ratchet::{InitialKeys, Ratchet, Synchronization, agreed_version};
+use crate::crypto::ratchet::{InitialKeys, Ratchet, Synchronization};
 use crate::entropy::Entropy;
+use crate::keys::X25519Secret;
 use crate::time::Now;
 use crate::wire::address::AddressWithPassword;
 use crate::wire::agent_message::{AgentMessageContent, Receipt};
-use crate::wire::command::QueueMode;
-use crate::wire::links::connection_request::{ConnectionRequest, RequestData};
-use crate::wire::links::ratchet_parameters::RatchetParameters;
-use crate::wire::queue_uri::QueueUri;
-use crate::wire::version::{Version, VersionRange};
+use crate::wire::links::connection_request::ConnectionRequest;
+use crate::wire::links::short_link::ShortLink;
 
 /// Why a command of the application is not done. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,14 +103,66 @@ impl Connections {
         now: Now,
         entropy: &mut (impl Entropy + ?Sized),
     ) -> Result<ConnectionId, CommandError> {
+        self.create_invitation_with(relay, answer, None, now, entropy)
+    }
+
+    fn create_invitation_with(
+        &mut self,
+        relay: AddressWithPassword,
+        answer: Option<&[u8]>,
+        user_data: Option<&[u8]>,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<ConnectionId, CommandError> {
         self.check_new(&relay, answer.unwrap_or_default())?;
         let version = self.core.config.agent_versions.max();
         let mut connection = Connection::new(Stage::CreatingInvitation, version);
+        connection.short = user_data.map(|user_data| OwnLink::new(user_data, entropy));
         connection.creating = Some(relay);
         connection.keys = Some(InitialKeys::generate(entropy).to_bytes());
         connection.answers = answer.is_some();
         connection.information = Zeroizing::new(answer.unwrap_or_default().to_vec());
         Ok(self.begin(connection, None, now, entropy))
+    }
+
+    /// Creates an invitation as [`create_invitation`](Self::create_invitation) does, with a short link to it: the relay
+    /// keeps the invitation, and these bytes of the application's, encrypted with a key that only the link has.
+    /// [`Event::InvitationCreated`] brings both links; only the long one when the relay is older than version 15.
+    ///
+    /// # Errors
+    /// [`CommandError::TooMany`], [`CommandError::TooLong`] (also for more than [`MAX_USER_DATA`]),
+    /// [`CommandError::Relay`].
+    pub fn create_short_invitation(
+        &mut self,
+        relay: AddressWithPassword,
+        answer: Option<&[u8]>,
+        user_data: &[u8],
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<ConnectionId, CommandError> {
+        if user_data.len() > MAX_USER_DATA {
+            return Err(CommandError::TooLong);
+        }
+        let id = self.create_invitation_with(relay, answer, Some(user_data), now, entropy)?;
+        Ok(id)
+    }
+
+    /// Creates a contact address as [`create_address`](Self::create_address) does, with a short link to it: the relay keeps
+    /// the address, and these bytes of the application's (a profile, say), encrypted with a key that only the link has.
+    ///
+    /// # Errors
+    /// [`CommandError::TooMany`], [`CommandError::TooLong`] (more than [`MAX_USER_DATA`]), [`CommandError::Relay`].
+    pub fn create_short_address(
+        &mut self,
+        relay: AddressWithPassword,
+        user_data: &[u8],
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<ConnectionId, CommandError> {
+        if user_data.len() > MAX_USER_DATA {
+            return Err(CommandError::TooLong);
+        }
+        self.create_address_with(relay, Some(user_data), now, entropy)
     }
 
     /// Creates a contact address, with a queue on this relay. [`Event::AddressCreated`] brings the link; requests come as
@@ -126,9 +176,20 @@ impl Connections {
         now: Now,
         entropy: &mut (impl Entropy + ?Sized),
     ) -> Result<ConnectionId, CommandError> {
+        self.create_address_with(relay, None, now, entropy)
+    }
+
+    fn create_address_with(
+        &mut self,
+        relay: AddressWithPassword,
+        user_data: Option<&[u8]>,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<ConnectionId, CommandError> {
         self.check_new(&relay, &[])?;
         let mut connection = Connection::new(Stage::CreatingAddress, self.core.config.agent_versions.max());
         connection.creating = Some(relay);
+        connection.short = user_data.map(|user_data| OwnLink::new(user_data, entropy));
         Ok(self.begin(connection, None, now, entropy))
     }
 
@@ -147,35 +208,42 @@ impl Connections {
         entropy: &mut (impl Entropy + ?Sized),
     ) -> Result<ConnectionId, CommandError> {
         self.check_new(&relay, information)?;
-        let (version, queue, client_version) = self.compatible(link.data())?;
-        let is_messaging =
-            queue.mode == Some(QueueMode::Messaging) && self.core.config.client_versions.max() >= Version(3);
-        let (stage, mode) = match (link, is_messaging) {
-            (ConnectionRequest::Contact(_), _) => (Stage::CreatingForRequest, Some(QueueMode::Contact)),
-            (ConnectionRequest::Invitation(..), true) => (Stage::SecuringPeer, Some(QueueMode::Messaging)),
-            (ConnectionRequest::Invitation(..), false) => (Stage::CreatingReply, None),
-        };
-        let mut connection = Connection::new(stage, version);
+        let mut connection = Connection::new(Stage::Deleting, self.core.config.agent_versions.max());
         connection.creating = Some(relay);
         connection.information = Zeroizing::new(information.to_vec());
-        let ratchet = match link {
-            ConnectionRequest::Contact(_) => {
-                connection.keys = Some(InitialKeys::generate(entropy).to_bytes());
-                connection.answers = true;
-                None
-            }
-            ConnectionRequest::Invitation(_, parameters) => {
-                let (ratchet, own) = self.join_ratchet(parameters, entropy)?;
-                connection.parameters = Some(own);
-                Some(ratchet)
-            }
-        };
-        let (id, mut live) = self.number(connection);
-        live.ratchet = ratchet;
-        let QueueUri { server, sender, dh, .. } = queue.clone();
-        live.add_send_queue(&mut self.core, server, sender, &dh, client_version, mode, None, entropy);
+        // Nothing is entered before everything is known to fit.
+        let mut live = Live::new(ConnectionId(self.core.counters.next), connection);
+        let prepared = live.prepare_to_join(&self.core, link, None, entropy)?;
+        self.core.number();
+        live.begin_to_join(&mut self.core, prepared);
+        let id = live.id;
         self.enter(id, live, now, entropy);
         Ok(id)
+    }
+
+    /// Joins by a short link: like [`join`](Self::join) when its relay has told what is behind it, and that was verified
+    /// ([`Event::LinkRead`]). The queue of an invitation is secured in the same step: if that is refused, nothing else is
+    /// created. A link that names its relay incompletely must be [restored](ShortLink::restored) first.
+    ///
+    /// # Errors
+    /// [`CommandError::TooMany`], [`CommandError::TooLong`], [`CommandError::Relay`].
+    pub fn join_by_short_link(
+        &mut self,
+        link: &ShortLink,
+        relay: AddressWithPassword,
+        information: &[u8],
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<ConnectionId, CommandError> {
+        self.check_new(&relay, information)?;
+        if link.relay.fingerprint.is_empty() || link.write(&mut Vec::new()).is_err() {
+            return Err(CommandError::Relay);
+        }
+        let stage = Stage::ReadingLink { link: link.clone(), key: X25519Secret::generate(entropy) };
+        let mut connection = Connection::new(stage, self.core.config.agent_versions.max());
+        connection.creating = Some(relay);
+        connection.information = Zeroizing::new(information.to_vec());
+        Ok(self.begin(connection, None, now, entropy))
     }
 
     /// Allows somebody who used an invitation to connect ([`Event::Confirmed`]), and tells their application this.
@@ -388,6 +456,13 @@ impl Connections {
         matches!(live.connection.stage, Stage::Invited | Stage::Address).then(|| live.link(&self.core))?
     }
 
+    /// The short form of [`link`](Self::link), when there is one.
+    #[must_use]
+    pub fn short_link(&self, id: ConnectionId) -> Option<ShortLink> {
+        let live = self.lives.get(&id).filter(|live| self.core.is_durable(live.link_stamp))?;
+        matches!(live.connection.stage, Stage::Invited | Stage::Address).then(|| live.short_link())?
+    }
+
     /// What can be told of a connection.
     #[must_use]
     pub fn status(&self, id: ConnectionId) -> Option<Status> {
@@ -443,35 +518,6 @@ impl Connections {
             return Err(CommandError::Relay);
         }
         Ok(())
-    }
-
-    /// The versions to speak with whoever made this link, and the queue to send to: the first, like deployed agents.
-    fn compatible<'a>(
-        &self,
-        data: &'a RequestData,
-    ) -> Result<(Version, &'a QueueUri, Version), CommandError> {
-        let config = &self.core.config;
-        let newest = |ours: VersionRange, theirs| {
-            ours.intersection(theirs).map(VersionRange::max).ok_or(CommandError::Version)
-        };
-        let version = newest(config.agent_versions, data.versions)?;
-        let queue = data.queues.first().ok_or(CommandError::Version)?;
-        let client_version = newest(config.client_versions, queue.versions)?;
-        Ok((version, queue, client_version))
-    }
-
-    /// Begins a ratchet with the keys of an invitation; the other side gets the parameters.
-    fn join_ratchet(
-        &self,
-        peer: &RatchetParameters,
-        entropy: &mut (impl Entropy + ?Sized),
-    ) -> Result<(Ratchet, RatchetParameters), CommandError> {
-        let supported = self.core.config.ratchet_versions;
-        let version = agreed_version(supported, peer.versions).map_err(|_| CommandError::Version)?;
-        let keys = InitialKeys::generate(entropy);
-        let ratchet = Ratchet::join(self.core.config.provider, &keys, peer, supported, entropy)
-            .map_err(|_| CommandError::Keys)?;
-        Ok((ratchet, keys.parameters(VersionRange::only(version))))
     }
 
     fn number(&mut self, connection: Connection) -> (ConnectionId, Live) {

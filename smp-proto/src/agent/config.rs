@@ -55,6 +55,9 @@ pub struct AgentLimits {
 /// The longest body of a message, in bytes: what always fits.
 pub const MAX_BODY: usize = 15_780;
 
+/// The longest data of the application behind a short link, in bytes: what always fits.
+pub const MAX_USER_DATA: usize = 13_600;
+
 impl AgentConfig {
     /// The usual behaviour: all versions; delays of 2 s to 2 minutes, an hour for full queues.
     #[must_use]

@@ -52,6 +52,7 @@ impl Live {
                     core.command(self.id, task, &queue.relay, recipient(queue).secure(key));
                 }
             }
+            Stage::ReadingLink { .. } => self.read_link(core),
             Stage::Connected => self.take_switch_step(core, entropy),
             Stage::Deleting => self.delete_queue(core, 0),
             Stage::Invited
@@ -73,10 +74,12 @@ impl Live {
         let password = relay.password.as_ref().map(|password| bytes::Bytes::copy_from_slice(password));
         // Without modes nobody could be told that the sender may secure the queue.
         let mode = if core.config.client_versions.max() < MODES { QueueMode::Contact } else { mode };
-        let command = queue.command(core.config.provider, mode, SubscriptionMode::Subscribe, password);
+        let mut command = queue.command(core.config.provider, mode, SubscriptionMode::Subscribe, password);
+        let relay = relay.address.clone();
+        let link_key = self.attach_link_data(core, &relay, &dh, mode, &mut command, entropy);
         self.step.start();
-        let task = Task::Create(NewQueue { queue, dh, relay: relay.address.clone() });
-        core.command(self.id, task, &relay.address, command);
+        let task = Task::Create(NewQueue { queue, dh, relay: relay.clone(), link_key });
+        core.command(self.id, task, &relay, command);
     }
 
     /// `SKEY`, for the how many-th of the peer's queues.
@@ -124,20 +127,24 @@ impl Live {
             }
         };
         self.step.succeeded();
+        let link_key = new.link_key.clone();
         let number = self.add_queue(core, new, &created)?;
         self.connection.creating = None;
+        self.keep_link(link_key, &created);
         self.link_stamp = self.stamp;
         match self.connection.stage {
             Stage::CreatingInvitation => {
                 self.connection.stage = Stage::Invited;
                 if let Some(link) = self.link(core) {
-                    core.event(Event::InvitationCreated { connection: self.id, link: Box::new(link) });
+                    let (link, short) = (Box::new(link), self.short_link().map(Box::new));
+                    core.event(Event::InvitationCreated { connection: self.id, link, short });
                 }
             }
             Stage::CreatingAddress => {
                 self.connection.stage = Stage::Address;
                 if let Some(link) = self.link(core) {
-                    core.event(Event::AddressCreated { connection: self.id, link: Box::new(link) });
+                    let (link, short) = (Box::new(link), self.short_link().map(Box::new));
+                    core.event(Event::AddressCreated { connection: self.id, link, short });
                 }
             }
             Stage::CreatingForRequest => self.ask(core, entropy),
@@ -151,7 +158,7 @@ impl Live {
 
     /// Takes over a queue that the relay has created.
     fn add_queue(&mut self, core: &mut Core, new: NewQueue, created: &CreatedQueue) -> Option<QueueNumber> {
-        let NewQueue { queue, dh, relay } = new;
+        let NewQueue { queue, dh, relay, .. } = new;
         let queue = queue.created(core.config.provider, created);
         let AuthSecret::Ed25519(key) = &*queue.key else { return None };
         let key: Ed25519Secret = key.clone();
@@ -182,9 +189,24 @@ impl Live {
     /// The link of an invitation or contact address.
     pub fn link(&self, core: &Core) -> Option<ConnectionRequest> {
         let queue = self.connection.receive.first()?;
+        let dh = core.config.provider.x25519_public(&queue.dh);
+        self.request(core, queue.relay.clone(), queue.sender.clone(), dh, queue.mode)
+    }
+
+    /// The link to a queue of ours: an invitation when there are keys for a ratchet.
+    pub fn request(
+        &self,
+        core: &Core,
+        server: ServerAddress,
+        sender: Identifier,
+        dh: X25519Public,
+        mode: Option<QueueMode>,
+    ) -> Option<ConnectionRequest> {
+        let versions = core.config.client_versions;
+        let mode = mode.filter(|_| versions.max() >= MODES);
         let data = RequestData {
             versions: core.config.agent_versions,
-            queues: vec![self.uri(core, queue)],
+            queues: vec![QueueUri { versions, server, sender, dh, mode }],
             client_data: None,
         };
         match &self.connection.keys {
@@ -232,11 +254,30 @@ impl Live {
         replaces: Option<QueueNumber>,
         entropy: &mut (impl Entropy + ?Sized),
     ) -> QueueNumber {
-        let number = self.connection.number_queue();
+        let queue = self.new_send_queue(core, relay, sender, dh, version, mode, replaces, entropy);
+        let number = queue.number;
+        self.connection.send.push(queue);
+        self.changed(core);
+        number
+    }
+
+    /// A queue of the peer's, with fresh keys of ours.
+    #[expect(clippy::too_many_arguments, reason = "everything that a queue is made of")]
+    pub fn new_send_queue(
+        &mut self,
+        core: &Core,
+        relay: ServerAddress,
+        sender: Identifier,
+        dh: &X25519Public,
+        version: Version,
+        mode: Option<QueueMode>,
+        replaces: Option<QueueNumber>,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> SendQueue {
         let own = X25519Secret::generate(entropy);
         let provider = core.config.provider;
-        self.connection.send.push(SendQueue {
-            number,
+        SendQueue {
+            number: self.connection.number_queue(),
             relay,
             sender,
             key: X25519Secret::generate(entropy),
@@ -246,9 +287,7 @@ impl Live {
             mode,
             secured: false,
             replaces,
-        });
-        self.changed(core);
-        number
+        }
     }
 
     /// Acceptor: composes the confirmation with our queue for the reply.

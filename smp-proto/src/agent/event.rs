@@ -6,10 +6,12 @@ use core::fmt;
 
 use super::storage::{ConnectionId, RequestId};
 use crate::client::CommandFailure;
+use crate::crypto::link_data::LinkDataError;
 use crate::crypto::ratchet::DecryptError;
 use crate::crypto::ratchet::Synchronization;
 use crate::time::UnixTime;
 use crate::wire::links::connection_request::ConnectionRequest;
+use crate::wire::links::short_link::ShortLink;
 use crate::wire::version::Version;
 
 /// Something happened. What an event says is durable before the event is given out.
@@ -21,6 +23,8 @@ pub enum Event {
         connection: ConnectionId,
         /// The link.
         link: Box<ConnectionRequest>,
+        /// The short form, when it was asked for and the relay keeps it.
+        short: Option<Box<ShortLink>>,
     },
     /// A contact address exists: its text may be published.
     AddressCreated {
@@ -28,6 +32,15 @@ pub enum Event {
         connection: ConnectionId,
         /// The link.
         link: Box<ConnectionRequest>,
+        /// The short form, when it was asked for and the relay keeps it.
+        short: Option<Box<ShortLink>>,
+    },
+    /// What is behind a short link was read and verified; joining goes on.
+    LinkRead {
+        /// The connection.
+        connection: ConnectionId,
+        /// What the link's owner keeps there.
+        user_data: Vec<u8>,
     },
     /// The peer's relay has our confirmation, or our request to a contact address.
     Joined {
@@ -197,6 +210,10 @@ pub enum FailedBecause {
     LinkGone,
     /// The peer deleted their queue before the connection was up.
     PeerGone,
+    /// What is behind the short link is not what the link was made for, or cannot be read.
+    LinkData(LinkDataError),
+    /// The link leads to somebody whose program is too old or too new for this one, or to keys that cannot be used.
+    Incompatible,
     /// A relay refuses to create a queue.
     NoQueue(CommandFailure),
     /// A relay refuses what is needed.
@@ -254,6 +271,10 @@ impl fmt::Display for FailedBecause {
             Self::LinkGone => formatter.write_str(
                 "the link was used by somebody else or deleted: ask for a new one; nothing was created",
             ),
+            Self::LinkData(error) => error.fmt(formatter),
+            Self::Incompatible => formatter.write_str(
+                "the link was made by a program that is too old or too new for this one, or its keys cannot be used",
+            ),
             Self::PeerGone => formatter.write_str("the other side deleted the connection before it was up"),
             Self::NoQueue(failure) => write!(formatter, "the relay does not create a queue: {failure}"),
             Self::Refused(failure) => write!(formatter, "the connection cannot be made: {failure}"),
@@ -288,6 +309,7 @@ impl fmt::Debug for Event {
         let (name, connection) = match self {
             Self::InvitationCreated { connection, .. } => ("InvitationCreated", connection),
             Self::AddressCreated { connection, .. } => ("AddressCreated", connection),
+            Self::LinkRead { connection, .. } => ("LinkRead", connection),
             Self::Joined { connection, may_send } => {
                 return write!(formatter, "Joined({}, may_send: {may_send})", connection.0);
             }

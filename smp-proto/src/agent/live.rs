@@ -14,6 +14,7 @@ use super::record::queue::{ReceiveQueue, SendQueue};
 use super::storage::{ConnectionId, QueueNumber, RecordKey, Sequence};
 use crate::client::queue::{QueueToCreate, RecipientQueue, SenderQueue};
 use crate::client::{CommandFailure, Reply};
+use crate::crypto::link_keys::LinkKey;
 use crate::crypto::ratchet::Ratchet;
 use crate::crypto::ratchet::SkippedKeys;
 use crate::entropy::Entropy;
@@ -33,6 +34,8 @@ pub(super) enum Task {
     SecurePeer(QueueNumber),
     /// `KEY`
     SecureOwn(QueueNumber),
+    /// `LKEY` or `LGET`
+    ReadLink,
     /// `SEND`
     Send(Sequence),
     /// `ACK`
@@ -51,6 +54,8 @@ pub(super) struct NewQueue {
     pub queue: QueueToCreate,
     pub dh: X25519Secret,
     pub relay: ServerAddress,
+    /// The key of the short link to it.
+    pub link_key: Option<LinkKey>,
 }
 
 /// Something that is tried until it succeeds.

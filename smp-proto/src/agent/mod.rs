@@ -42,6 +42,7 @@
 //! | owner | creating address | `NEW` | queue | *tells the link*; address |
 //! | | address | | requests | *asks*; `accept` joins by the request's invitation |
 //! | initiator at an address | creating for request | `NEW` | queue | invited; the request with our invitation goes to the address, unsigned, and the address is never secured |
+//! | by a short link | reading link | `LKEY` (which secures an invitation's queue), `LGET` | data that are verified; refused | creating reply, or creating for request; failed |
 //! | all | connected | messages | messages | switching and new ratchets: see `switch`, `synchronize` |
 //! | | deleting | `DEL` | OK, or not known | gone |
 //!
@@ -183,17 +184,19 @@ mod config;
 mod establish;
 mod event;
 mod incoming;
+mod join;
 mod live;
 mod machine;
 mod outgoing;
 mod record;
+mod short_links;
 mod storage;
 mod switch;
 mod synchronize;
 
 pub use agent::{Agent, AgentAction};
 pub use commands::{CommandError, Status};
-pub use config::{AgentConfig, AgentLimits, MAX_BODY};
+pub use config::{AgentConfig, AgentLimits, MAX_BODY, MAX_USER_DATA};
 pub use event::{Direction, DroppedBecause, Event, FailedBecause, Integrity, SwitchPhase};
 pub use machine::{Connections, RelayCommand, RelayId, TaskId};
 pub use record::RecordError;

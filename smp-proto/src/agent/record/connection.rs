@@ -3,16 +3,18 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::queue::{ReceiveQueue, SendQueue};
-use super::{Record, read_list, read_u32, read_u64, write_list};
+use super::{Record, read_ed25519, read_list, read_u32, read_u64, read_x25519, write_list};
 use crate::agent::storage::QueueNumber;
 use crate::crypto::ratchet::InitialKeys;
 use crate::crypto::ratchet::Synchronization;
-use crate::keys::AuthKey;
+use crate::keys::{AuthKey, Ed25519Secret, X25519Secret};
 use crate::wire::address::{AddressWithPassword, ServerAddress};
+use crate::wire::identifier::Identifier;
 use crate::wire::links::ratchet_parameters::RatchetParameters;
+use crate::wire::links::short_link::ShortLink;
 use crate::wire::primitives::{Full, Reader, Writer};
 use crate::wire::queue_uri::AgreedQueue;
 use crate::wire::version::Version;
@@ -65,6 +67,12 @@ pub(in crate::agent) enum Stage {
     Address,
     /// Initiator by a contact address: `NEW`; the request leaves when our invitation exists.
     CreatingForRequest,
+    /// Whoever joins by a short link: `LKEY` or `LGET`.
+    ReadingLink {
+        link: ShortLink,
+        /// With which the queue of an invitation is secured.
+        key: X25519Secret,
+    },
     /// All: queues are deleted, then the record.
     Deleting,
 }
@@ -84,6 +92,7 @@ impl Stage {
             Self::CreatingAddress => "creating a contact address",
             Self::Address => "a contact address",
             Self::CreatingForRequest => "asking at a contact address",
+            Self::ReadingLink { .. } => "reading what is behind a short link",
             Self::Deleting => "deleting",
         }
     }
@@ -125,6 +134,11 @@ impl Stage {
             Self::Address => out.byte(15),
             Self::CreatingForRequest => out.byte(16),
             Self::Deleting => out.byte(17),
+            Self::ReadingLink { link, key } => {
+                out.byte(18)?;
+                link.write(out)?;
+                out.put(key.as_bytes())
+            }
         }
     }
 
@@ -151,6 +165,7 @@ impl Stage {
             15 => Self::Address,
             16 => Self::CreatingForRequest,
             17 => Self::Deleting,
+            18 => Self::ReadingLink { link: ShortLink::read(read)?, key: read_x25519(read)? },
             _ => return None,
         })
     }
@@ -181,12 +196,51 @@ impl Chain {
     }
 }
 
+/// The short link of an invitation or contact address.
+#[derive(Clone, PartialEq, Eq)]
+pub(in crate::agent) struct OwnLink {
+    /// Signs what is behind the link.
+    pub root: Ed25519Secret,
+    /// What the application keeps there.
+    pub user_data: Vec<u8>,
+    /// The key of the link, when it exists.
+    pub key: Option<[u8; 32]>,
+    /// Where the relay keeps it: that of an invitation, when it exists.
+    pub id: Option<Identifier>,
+}
+
+impl OwnLink {
+    fn write(&self, out: &mut Vec<u8>) -> Result<(), Full> {
+        out.put(self.root.as_bytes())?;
+        out.large(&self.user_data)?;
+        out.maybe(self.key.as_ref(), |out, key| out.put(key))?;
+        out.maybe(self.id.as_ref(), |out, id| out.identifier(id))
+    }
+
+    fn read(read: &mut Reader<'_>) -> Option<Self> {
+        Some(Self {
+            root: read_ed25519(read)?,
+            user_data: read.large()?.to_vec(),
+            key: read.maybe(|read| read.array().copied())?,
+            id: read.maybe(Reader::identifier)?,
+        })
+    }
+}
+
+impl Drop for OwnLink {
+    fn drop(&mut self) {
+        self.key.zeroize();
+    }
+}
+
 /// Everything of a connection but its ratchet and its messages.
 #[derive(Clone, PartialEq, Eq)]
 pub(in crate::agent) struct Connection {
     pub stage: Stage,
     /// The agreed version of the agent's protocol.
     pub version: Version,
+    /// The short link, when there is or shall be one.
+    pub short: Option<OwnLink>,
     /// Where a queue of ours is to be created.
     pub creating: Option<AddressWithPassword>,
     /// Our queues: none, one, or two during a switch.
@@ -220,6 +274,7 @@ impl Connection {
         Self {
             stage,
             version,
+            short: None,
             creating: None,
             receive: Vec::new(),
             send: Vec::new(),
@@ -276,12 +331,13 @@ impl core::fmt::Debug for Connection {
 impl Record for Connection {
     const LAYOUT: u8 = 1;
 
-    /// stage ‖ version (2) ‖ maybe relay and password ‖ list of our queues ‖ list of the peer's ‖ maybe keys of a ratchet (large)
+    /// stage ‖ version (2) ‖ maybe short link ‖ maybe relay and password ‖ list of our queues ‖ list of the peer's ‖ maybe keys of a ratchet (large)
     /// ‖ maybe parameters ‖ synchronization (1) ‖ information (large) ‖ answers ‖ two chains ‖ list of hashes (32)
     /// ‖ list of hashes (32) ‖ list of number and hash (40) ‖ next queue (4) ‖ next sequence (8)
     fn write(&self, out: &mut Vec<u8>) -> Result<(), Full> {
         self.stage.write(out)?;
         out.u16(self.version.0)?;
+        out.maybe(self.short.as_ref(), |out, short| short.write(out))?;
         out.maybe(self.creating.as_ref(), |out, relay| {
             relay.address.write(out)?;
             out.maybe(relay.password.as_ref(), |out, password| out.short(password))
@@ -315,6 +371,7 @@ impl Record for Connection {
         Some(Self {
             stage: Stage::read(read)?,
             version: read.version()?,
+            short: read.maybe(OwnLink::read)?,
             creating: read.maybe(|read| {
                 Some(AddressWithPassword {
                     address: ServerAddress::read(read)?,
