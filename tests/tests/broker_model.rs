@@ -2,7 +2,8 @@
 //!
 //! In the first property one command is carried out at a time, and everything may fail; in the second many are under way
 //! at once for different queues (and many messages for one), which must not disturb each other, however late and in
-//! whatever order storage answers.
+//! whatever order storage answers. In the third everything happens at once, also for one queue: what is answered then
+//! depends on who was faster, and only what is promised is looked at.
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod broker_and_model;
@@ -366,4 +367,85 @@ fn many_commands_at_once_are_answered_as_if_they_had_come_one_by_one() {
         Options { rules: Rules { quota, ..rules() }, deliveries_in_flight, takes_at_once: true, seed }
     });
     check("many", (options, vec(step(8, writing()), 1..60)));
+}
+
+/// A command of a storm: it knows of queues and notifiers what clients have been told.
+fn resolve_in_storm(relay: &BrokerAndModel<'_>, choice: &Choice) -> Option<Ask> {
+    let from = chosen(&relay.connections(), choice.from)?;
+    let (queues, notifiers) = relay.known();
+    let order = choice.order;
+    let (right, key) = match order {
+        Order::New { key, .. } => (Entity::None, Some(key)),
+        Order::Ping => (Entity::None, None),
+        Order::SubscribeNotifications => {
+            let notifier = chosen(&notifiers, choice.queue)?;
+            let Some(Order::EnableNotifications(key)) = relay.order(notifier) else { return None };
+            (Entity::Notifier(notifier), Some(key))
+        }
+        _ => {
+            let queue = chosen(&queues, choice.queue)?;
+            let Some(Order::New { key, .. }) = relay.order(queue) else { return None };
+            match order {
+                // Whether it is secured is not known: some are right.
+                Order::Send { .. } if choice.from_holder => (Entity::Sender(queue), None),
+                Order::Send { .. } => (Entity::Sender(queue), Some(SENDERS[0])),
+                Order::SecureBySender(key) => (Entity::Sender(queue), Some(key)),
+                _ => (Entity::Recipient(queue), Some(key)),
+            }
+        }
+    };
+    let about = if let Party::Nobody(byte) = choice.party { Entity::Unknown(byte) } else { right };
+    Some(Ask { from, about, order, signed: signer(choice.signer, key) })
+}
+
+fn run_storm(relay: &mut BrokerAndModel<'_>, odds: usize, steps: &[Step]) -> Checked {
+    relay.ledger.odds = odds;
+    for version in [6, 9, 14] {
+        relay.connect(version)?;
+    }
+    for step in steps {
+        match step {
+            Step::Connect { version } if relay.connections().len() < 5 => relay.connect(*version)?,
+            Step::Disconnect { connection } => {
+                if let Some(connection) = chosen(&relay.connections(), *connection) {
+                    relay.leave(connection)?;
+                }
+            }
+            Step::Pass { seconds, .. } => relay.let_time_pass(*seconds)?,
+            Step::PassLong { .. } => relay.let_time_pass(LONG)?,
+            Step::Restart { .. } => {
+                relay.crash()?;
+                for version in [7, 14] {
+                    relay.connect(version)?;
+                }
+            }
+            Step::Commands { asks, .. } => {
+                let asks: Vec<_> = asks.iter().filter_map(|choice| resolve_in_storm(relay, choice)).collect();
+                relay.storm(&asks)?;
+            }
+            Step::Connect { .. } | Step::Hear { .. } => {}
+        }
+    }
+    relay.calm()
+}
+
+#[test]
+fn whatever_happens_at_once_every_command_is_answered_and_every_promise_kept() {
+    let options = (1..4usize, 1..4u16, any::<u64>(), any::<bool>()).prop_map(
+        |(quota, deliveries_in_flight, seed, takes_at_once)| Options {
+            rules: Rules { quota, queues: 3, ..rules() },
+            deliveries_in_flight,
+            takes_at_once,
+            seed,
+        },
+    );
+    let odds = prop_oneof![Just(0usize), Just(4), Just(20)];
+    let (sessions, keys) = (RefCell::new(Sessions::connect()), Keys::new());
+    let config = Config { source_file: Some(file!()), test_name: Some("storm"), ..Config::default() };
+    TestRunner::new(config)
+        .run(&(options, odds, vec(step(8, Just(Storage::default())), 1..50)), |(options, odds, steps)| {
+            let mut sessions = sessions.borrow_mut();
+            run_storm(&mut BrokerAndModel::new(options, &mut sessions, &keys), odds, &steps)
+        })
+        .unwrap_or_else(|error| panic!("{error}"));
 }

@@ -5,6 +5,7 @@
 //! been done in order.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+mod storm;
 mod wire;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -81,6 +82,7 @@ pub struct BrokerAndModel<'s> {
     relay_keys: BTreeMap<Entity, [u8; 32]>,
     messages: BTreeMap<[u8; 24], Number>,
     nonces: Vec<[u8; 24]>,
+    pub ledger: storm::Ledger,
     entropy: SeededEntropy,
     random: u64,
     now: Now,
@@ -135,6 +137,7 @@ impl<'s> BrokerAndModel<'s> {
             relay_keys: BTreeMap::new(),
             messages: BTreeMap::new(),
             nonces: Vec::new(),
+            ledger: storm::Ledger::default(),
             entropy,
             random: options.seed,
             now: Now { instant: Instant::START, wall: UnixTime(START) },
@@ -188,13 +191,18 @@ impl<'s> BrokerAndModel<'s> {
             self.model.block(queue, blocked);
         }
         self.storage.crash();
+        self.start_again()?;
+        self.finish_step()
+    }
+
+    fn start_again(&mut self) -> Checked {
         self.model.restart();
         (self.peers, self.expected) = (BTreeMap::new(), BTreeMap::new());
         self.broker = Broker::new(self.config.clone(), &mut self.entropy);
         for stored in self.storage.queues() {
             self.broker.restore(stored).or_else(|error| fail(error.to_string()))?;
         }
-        self.finish_step()
+        self.check()
     }
 
     /// Seconds pass, on both clocks; what is due is done when it is due.
@@ -317,7 +325,12 @@ impl<'s> BrokerAndModel<'s> {
             let is_read =
                 matches!(action, StorageAction::ReadMessage { .. } | StorageAction::ReadQueue { .. });
             let fails = if is_read { self.failing.reads_fail } else { self.failing.writes_fail };
-            self.done.push(if fails { Completion::Failed(id) } else { self.storage.apply(id, action) });
+            if fails || self.ledger.odds > 0 && self.random(self.ledger.odds) == 0 {
+                self.done.push(Completion::Failed(id));
+                continue;
+            }
+            self.ledger.done(&action, command);
+            self.done.push(self.storage.apply(id, action));
         }
         self.storage.sync();
         Ok(())
@@ -527,6 +540,7 @@ impl<'s> BrokerAndModel<'s> {
                 let state = match sub["qSubThread"].as_str() {
                     Some("noSub") => "noSub",
                     Some("prohibitSub") => "prohibitSub",
+                    Some("subPending") => "subPending",
                     other => return fail(format!("{other:?}")),
                 };
                 Some((state, message(&sub["qDelivered"])))
