@@ -17,6 +17,8 @@ pub struct Ledger {
     pub odds: usize,
     asked: BTreeMap<Number, Ask>,
     answers: BTreeMap<Number, Saying>,
+    /// Who was told last that it is subscribed.
+    subscribers: BTreeMap<Number, Connection>,
     places: BTreeMap<(QueueNumber, Sequence), Number>,
     stored: BTreeSet<Number>,
     deleted: BTreeSet<Number>,
@@ -46,18 +48,25 @@ impl Ledger {
 }
 
 impl BrokerAndModel<'_> {
-    /// What a storm knows of queues: their numbers and those of notifiers.
-    pub fn known(&self) -> (Vec<Number>, Vec<Number>) {
-        let numbers = |pick: fn(&Entity) -> Option<Number>| self.ids.values().filter_map(pick).collect();
-        let queues = numbers(|entity| match entity {
-            Entity::Recipient(number) => Some(*number),
+    /// What there is, as far as clients have been told: queues, whether each is secured, and notifiers.
+    pub fn known(&self) -> (Vec<(Number, bool)>, Vec<Number>) {
+        let named = |id: &[u8; 24]| self.ids.get(&(*id).into()).copied();
+        let stored: Vec<_> = self.storage.queues().map(|stored| stored.record).collect();
+        let queues = stored.iter().filter_map(|record| match named(&record.recipient)? {
+            Entity::Recipient(number) => Some((number, record.sender_key.is_some())),
             _ => None,
         });
-        let notifiers = numbers(|entity| match entity {
-            Entity::Notifier(number) => Some(*number),
-            _ => None,
-        });
-        (queues, notifiers)
+        let notifiers =
+            stored.iter().filter_map(|record| match named(&record.notifier.as_ref()?.notifier)? {
+                Entity::Notifier(number) => Some(number),
+                _ => None,
+            });
+        (queues.collect(), notifiers.collect())
+    }
+
+    /// Who was told last that it is subscribed to a queue.
+    pub fn subscriber(&self, queue: Number) -> Option<Connection> {
+        self.ledger.subscribers.get(&queue).copied().filter(|connection| self.peers.contains_key(connection))
     }
 
     pub fn order(&self, number: Number) -> Option<Order> {
@@ -104,6 +113,15 @@ impl BrokerAndModel<'_> {
             let Some(number) = answers else { continue };
             let ask = self.ledger.asked[&number];
             ensure(ask.from == connection && ask.about == about, || format!("{what:?} to {ask:?}"))?;
+            match (&what, ask.order, about) {
+                (Saying::Subscribed, _, Entity::Recipient(queue)) => {
+                    self.ledger.subscribers.insert(queue, connection);
+                }
+                (Saying::Created(_), Order::New { subscribe: true, .. }, _) => {
+                    self.ledger.subscribers.insert(number, connection);
+                }
+                _ => {}
+            }
             let before = self.ledger.answers.insert(number, what);
             ensure(before.is_none(), || format!("two answers to {ask:?}"))?;
         }
