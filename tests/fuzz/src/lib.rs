@@ -1,7 +1,7 @@
 //! What fuzzing tries: every reader with arbitrary bytes, and a relay with arbitrary blocks.
 //!
 //! Each function is a target of its own. None may panic, whatever the bytes; what is read must be written such that it is
-//! read the same. They run without a fuzzer, too: `cargo run --bin seeds` has each run on its seeds.
+//! read the same. They run without a fuzzer, too: `cargo run --example seeds` has each run on its seeds.
 
 mod relay;
 

@@ -1,5 +1,5 @@
 //! Writes the seeds of all targets, from the test vectors, into `corpus` beside this package, and has each target run on
-//! them: `cargo run --manifest-path tests/fuzz/Cargo.toml --bin seeds`.
+//! them: `cargo run --manifest-path tests/fuzz/Cargo.toml --example seeds`.
 
 use std::collections::VecDeque;
 use std::fs;
