@@ -121,6 +121,30 @@ fn the_acceptor_sends_before_the_initiator_is_ever_there() {
 }
 
 #[test]
+fn early_messages_are_read_before_the_application_has_decided() {
+    let mut world = World::new(2, [modern(), modern()]);
+    let alice = world.create_invitation(0, 0, None);
+    let link = world.link(0, alice);
+    let bob = world.join(1, 1, &link, b"Bob");
+    world.until("joined", |world| world.people[1].agent.status(bob).unwrap().may_send);
+    let number = world.send(1, bob, b"it is me");
+    world.until("the message", |world| world.people[0].messages() == [(number, b"it is me".to_vec())]);
+    let asked = world.people[0].events.iter().position(|event| matches!(event, Event::Confirmed { .. }));
+    let told = world.people[0].events.iter().position(|event| matches!(event, Event::Message { .. }));
+    assert!(asked.is_some() && asked < told, "first who it is, then what they say");
+    let (now, entropy) = (world.now, &mut world.entropy);
+    let refused = world.people[0].agent.send(alice, b"who?", false, now, entropy);
+    assert!(refused.is_err(), "not allowed yet");
+    // Told again, and acknowledged, after a restart.
+    world.crash(0);
+    world.acknowledge(0, alice, number, Some(b""));
+    let (now, entropy) = (world.now, &mut world.entropy);
+    world.people[0].agent.allow(alice, b"Alice", now, entropy).unwrap();
+    world.until("connected", |world| world.is_connected(0, alice) && world.is_connected(1, bob));
+    talk(&mut world, [alice, bob]);
+}
+
+#[test]
 fn a_deleted_queue_fails_at_once_before_anything_else_is_created() {
     let mut world = World::new(2, [modern(), modern()]);
     let alice = world.create_invitation(0, 0, Some(b"Alice"));

@@ -43,8 +43,6 @@ struct Relay {
     tasks: BTreeMap<CommandId, TaskId>,
     /// Under what time the relay stands in the deadlines.
     deadline: Option<Instant>,
-    /// Whether there was a session before, whose deliveries are void now.
-    was_established: bool,
 }
 
 /// An agent: see the room's documentation for how to drive it.
@@ -522,10 +520,9 @@ impl Agent {
             ClientEvent::Message { queue, id: message, body } => {
                 self.connections.message(id, &queue, message, body, now, entropy);
             }
-            ClientEvent::Established { .. } => {
-                if core::mem::replace(&mut relay.was_established, true) {
-                    self.connections.reconnected(id);
-                }
+            ClientEvent::Closed { .. } => {
+                self.connections.session_ended(id);
+                self.connections.run(now, entropy);
             }
             ClientEvent::Ended { queue } => self.connections.ended(id, &queue),
             ClientEvent::Deleted { queue } => {
@@ -539,7 +536,7 @@ impl Agent {
             ClientEvent::SubscriptionFailed { .. }
             | ClientEvent::Notification { .. }
             | ClientEvent::Unexpected
-            | ClientEvent::Closed { .. } => {}
+            | ClientEvent::Established { .. } => {}
         }
     }
 
@@ -553,7 +550,6 @@ impl Agent {
                 waiting: VecDeque::new(),
                 tasks: BTreeMap::new(),
                 deadline: None,
-                was_established: false,
             });
             known.waiting.push_back((task, command));
             touched.insert(relay);

@@ -82,9 +82,9 @@ pub struct Status {
     pub is_address: bool,
     /// Messages that wait to be sent.
     pub waiting: usize,
-    /// The last number that was given to a message of ours: a number that [`send`](Connections::send) returned before a
-    /// crash and that is greater was lost with it.
-    pub last_number: i64,
+    /// How many messages [`send`](Connections::send) has ever taken. After a crash, an application that has asked for more
+    /// knows that the last ones were lost with it, and sends them again: so none is sent twice or forgotten.
+    pub accepted: u64,
     /// The state of the encryption.
     pub synchronization: Synchronization,
 }
@@ -345,6 +345,7 @@ impl Connections {
             .map_err(|error| match error {
             ComposeError::NotReady => CommandError::Stage(live.connection.stage.name()),
             ComposeError::TooLong => CommandError::TooLong,
+            ComposeError::TooMany => CommandError::TooMany,
         })?;
         self.run(now, entropy);
         Ok(number)
@@ -557,7 +558,7 @@ impl Live {
             connected: self.connection.stage == Stage::Connected,
             is_address: matches!(self.connection.stage, Stage::Address | Stage::CreatingAddress),
             waiting: self.outgoing.len(),
-            last_number: self.connection.sent.number,
+            accepted: self.connection.accepted,
             synchronization: self.connection.synchronization,
         }
     }

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::event::{DroppedBecause, Event, Integrity};
-use super::live::{Live, recipient};
+use super::live::{Live, Probe, recipient};
 use super::machine::{Connections, Core};
 use super::record::connection::{Chain, Stage};
 use super::record::message::{OutgoingKind, Received};
@@ -72,7 +72,9 @@ impl Connections {
             let queue = live.queue(number);
             queue.delivered = Some(message.clone());
             queue.acknowledge = None;
-            queue.drained = false;
+            if queue.probe == Probe::Empty {
+                queue.probe = Probe::Answered;
+            }
         }
         let mut bytes = body.to_vec();
         let outcome =

@@ -139,12 +139,47 @@ pub(super) struct LiveQueue {
     pub subscribing: Attempt,
     /// A delivered message that cannot be taken yet.
     pub parked: Option<Bytes>,
-    /// Whether the relay had nothing more, when it was last asked.
-    pub drained: bool,
-    /// Whether it was asked since messages came by the queue that replaces this one.
-    pub probed: bool,
-    /// When to believe that a subscription brings nothing.
+    /// How far the question is whether anything is left in it, when messages came by the queue that replaces it.
+    pub probe: Probe,
+    /// When to believe that the subscription brings nothing.
     pub quiet_at: Option<Instant>,
+}
+
+/// The question to a relay whether anything is left in a queue. A new subscription brings what waits, so whatever the relay
+/// had when it took the question is there when it is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Probe {
+    /// Nobody wants to know.
+    #[default]
+    None,
+    /// To be asked, also when another subscription is on its way.
+    Wanted,
+    /// Asked.
+    Sent,
+    /// Answered: now the queue is read to its end.
+    Answered,
+    /// It is empty, or gone.
+    Empty,
+}
+
+impl LiveQueue {
+    /// The session with the relay is over: what it delivered will be delivered again.
+    pub fn session_ended(&mut self) {
+        self.delivered = None;
+        self.acknowledge = None;
+        self.parked = None;
+        self.quiet_at = None;
+        if matches!(self.probe, Probe::Sent | Probe::Answered) {
+            self.ask();
+        }
+    }
+
+    /// Asks whether anything is left.
+    pub fn ask(&mut self) {
+        self.probe = Probe::Wanted;
+        self.subscribed = false;
+        self.subscribing.hurry();
+    }
 }
 
 /// A connection at work.
@@ -254,7 +289,9 @@ impl Live {
         for queue in self.queues.values_mut() {
             if queue.quiet_at.is_some_and(|at| at <= now.instant) {
                 queue.quiet_at = None;
-                queue.drained |= queue.delivered.is_none();
+                if queue.delivered.is_none() && queue.probe == Probe::Answered {
+                    queue.probe = Probe::Empty;
+                }
             }
         }
         let queues = self.queues.values().flat_map(|queue| {
@@ -277,6 +314,9 @@ impl Live {
                 continue;
             }
             live.subscribing.start();
+            if live.probe == Probe::Wanted {
+                live.probe = Probe::Sent;
+            }
             core.command(self.id, Task::Subscribe(queue.number), &queue.relay, recipient(queue).subscribe());
         }
     }
@@ -312,7 +352,10 @@ impl Live {
         live.acknowledging.succeeded();
         match result {
             Ok(_) | Err(CommandFailure::Refused(SmpError::NoMessage)) => {
-                live.drained = true;
+                // With the next message the answer would have been that one.
+                if result.is_ok() && live.probe == Probe::Answered {
+                    live.probe = Probe::Empty;
+                }
                 if live.delivered.as_ref() == Some(message) {
                     live.delivered = None;
                     live.acknowledge = None;
@@ -345,15 +388,19 @@ impl Live {
         match result {
             Ok(_) => {
                 live.subscribing.succeeded();
-                live.subscribed = true;
-                // The message that waits, if any, comes by itself.
-                live.quiet_at = live.probed.then(|| now.instant + core.config.first_delay);
+                // The question came up while this one was on its way: it is asked once more.
+                live.subscribed = live.probe != Probe::Wanted;
+                if live.probe == Probe::Sent {
+                    live.probe = Probe::Answered;
+                    // The message that waits, if any, comes by itself.
+                    live.quiet_at = Some(now.instant + core.config.first_delay);
+                }
             }
             Err(failure) if is_permanent(&failure) => {
                 live.subscribing.succeeded();
                 // Not asked again in this run; commands about the queue will say the same.
                 live.subscribed = true;
-                live.drained = true;
+                live.probe = Probe::Empty;
                 core.event(Event::QueueLost { connection: id, failure });
             }
             Err(_) => live.subscribing.failed(core, core.config.longest_delay, now, entropy),

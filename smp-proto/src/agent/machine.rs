@@ -445,16 +445,14 @@ impl Connections {
         }
     }
 
-    /// The connection to a relay is new: what had been delivered by the old one will be delivered again.
-    pub fn reconnected(&mut self, relay: RelayId) {
+    /// The session with a relay is over: what it had delivered will be delivered again by the next one.
+    pub fn session_ended(&mut self, relay: RelayId) {
         let from = (relay, EntityId::EMPTY);
         let to = (RelayId(relay.0.saturating_add(1)), EntityId::EMPTY);
         for (id, number) in self.queues.range(from..to).map(|(_, place)| *place) {
             if let Some(live) = self.lives.get_mut(&id) {
-                let queue = live.queue(number);
-                queue.delivered = None;
-                queue.acknowledge = None;
-                queue.parked = None;
+                live.queue(number).session_ended();
+                self.core.ready.insert(id);
             }
         }
     }

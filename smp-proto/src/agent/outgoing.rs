@@ -35,7 +35,12 @@ pub(super) enum ComposeError {
     NotReady,
     /// The text does not fit.
     TooLong,
+    /// Too many messages wait already.
+    TooMany,
 }
+
+/// How many messages of the agent's own (receipts, answers) may wait besides the application's.
+const OWN: usize = 64;
 
 impl Live {
     /// Composes a numbered message, and returns its number.
@@ -48,6 +53,9 @@ impl Live {
         content: AgentMessageContent<'_>,
         entropy: &mut (impl Entropy + ?Sized),
     ) -> Result<i64, ComposeError> {
+        if self.has_too_many_waiting(core) {
+            return Err(ComposeError::TooMany);
+        }
         let number = self.connection.sent.number.saturating_add(1);
         let previous = self.connection.sent.hash;
         let previous_hash = previous.as_ref().map_or(&[][..], |hash| hash);
@@ -63,8 +71,14 @@ impl Live {
                 self.connection.unreceipted.pop_front();
             }
             self.connection.unreceipted.push_back((number, hash));
+            self.connection.accepted += 1;
         }
         Ok(number)
+    }
+
+    /// Whether not even the agent's own messages may wait any more: the peer makes us answer, and does not read.
+    pub fn has_too_many_waiting(&self, core: &Core) -> bool {
+        self.outgoing.len() >= core.config.limits.outgoing.saturating_add(OWN)
     }
 
     /// Composes a confirmation: the first message of ours, with number 1.

@@ -18,7 +18,7 @@ use alloc::vec;
 use super::commands::CommandError;
 use super::config::AgentConfig;
 use super::event::{Direction, DroppedBecause, Event, SwitchPhase};
-use super::live::{Live, Task, recipient, sender_key};
+use super::live::{Live, Probe, Task, recipient, sender_key};
 use super::machine::{Connections, Core};
 use super::record::connection::Stage;
 use super::record::message::OutgoingKind;
@@ -290,22 +290,18 @@ impl Live {
         };
         let id = self.id;
         let old = self.queue(old);
-        if !core::mem::replace(&mut old.probed, true) {
-            old.drained = false;
-            if old.delivered.is_none() {
-                old.subscribed = false;
-                old.subscribing.hurry();
-            }
+        if old.probe == Probe::None {
+            old.ask();
             core.ready.insert(id);
         }
-        !old.drained
+        old.probe != Probe::Empty
     }
 
     /// A queue whose message waited for another queue, and need not any more.
     pub fn parked_that_may_go(&self) -> Option<QueueNumber> {
         let waits = |queue: &&super::record::queue::ReceiveQueue| {
             let old = queue.switch.replaced().and_then(|old| self.queues.get(&old));
-            old.is_some_and(|old| old.drained)
+            old.is_some_and(|old| old.probe == Probe::Empty)
                 && self.queues.get(&queue.number).is_some_and(|live| live.parked.is_some())
         };
         self.connection.receive.iter().find(waits).map(|queue| queue.number)

@@ -23,7 +23,8 @@ use crate::wire::links::ratchet_parameters::RatchetParameters;
 use crate::wire::version::{Version, VersionRange};
 
 impl Connections {
-    /// Begins the encryption with this peer anew. Without `force`, only when something could not be decrypted.
+    /// Begins the encryption with this peer anew. Without `force`, only when something could not be decrypted; never while
+    /// the peer's answer is awaited.
     ///
     /// # Errors
     /// [`CommandError::UnknownConnection`], [`CommandError::Stage`].
@@ -38,8 +39,14 @@ impl Connections {
         if live.connection.stage != Stage::Connected {
             return Err(CommandError::Stage(live.connection.stage.name()));
         }
-        if !force && !live.connection.synchronization.may_begin() {
-            return Err(CommandError::Stage("in step with the other side"));
+        match live.connection.synchronization {
+            Synchronization::Started => {
+                return Err(CommandError::Stage("waiting for the other side's new keys"));
+            }
+            state if !force && !state.may_begin() => {
+                return Err(CommandError::Stage("in step with the other side"));
+            }
+            _ => {}
         }
         let keys = InitialKeys::generate(entropy);
         let version = self.core.config.ratchet_versions.max();
@@ -102,7 +109,7 @@ impl Live {
         if self.connection.remembered_keys.contains(&hash) {
             return Ok(());
         }
-        if self.connection.stage != Stage::Connected {
+        if self.connection.stage != Stage::Connected || self.has_too_many_waiting(core) {
             return Err(DroppedBecause::Unexpected);
         }
         let supported = core.config.ratchet_versions;
@@ -113,10 +120,11 @@ impl Live {
         let stored = self.connection.keys.as_ref().and_then(|keys| InitialKeys::from_bytes(keys).ok());
         let (own, answers) = match (self.connection.synchronization.on_peer_keys(), stored) {
             (PeerKeys::UseOwn, Some(own)) => (own, false),
-            (PeerKeys::Answer | PeerKeys::UseOwn, _) => (InitialKeys::generate(entropy), true),
-            (PeerKeys::Refuse, _) => {
-                self.synchronization_is(core, Synchronization::Required);
-                return Err(DroppedBecause::Unexpected);
+            // Deployed agents refuse keys that come before anything was read with the last ones, and wait for a person. We
+            // answer: whoever sends fresh keys has no use for the last ones, and since nobody begins again while waiting
+            // for an answer, every beginning gets one.
+            (PeerKeys::Answer | PeerKeys::UseOwn | PeerKeys::Refuse, _) => {
+                (InitialKeys::generate(entropy), true)
             }
         };
         let (ratchet, role) =

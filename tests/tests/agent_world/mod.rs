@@ -22,6 +22,7 @@ use smp_tests::sessions::{Certificates, NOW, facts_of, versions};
 /// A relay with its storage.
 pub struct Relay {
     pub server: Server,
+    pub config: ServerConfig,
     pub storage: StorageModel,
     pub address: ServerAddress,
     pub chain: Vec<Vec<u8>>,
@@ -86,7 +87,8 @@ impl World {
             .map(|number| {
                 let config = ServerConfig::new(certificates.relay(versions(6, 14), &Fast));
                 Relay {
-                    server: Server::new(config, &mut entropy),
+                    server: Server::new(config.clone(), &mut entropy),
+                    config,
                     storage: StorageModel::default(),
                     address: ServerAddress {
                         fingerprint: certificates.fingerprint.clone(),
@@ -334,6 +336,26 @@ impl World {
         for (id, cable) in std::mem::take(&mut person.cables) {
             self.relays[cable.relay].server.disconnect(cable.session);
             person.agent.disconnected(id, self.now, &mut self.entropy);
+        }
+    }
+
+    /// A relay is killed and started again: what its storage has not confirmed is lost, and so are all connections.
+    pub fn crash_relay(&mut self, number: usize) {
+        for person in &mut self.people {
+            let cut: Vec<_> =
+                person.cables.iter().filter(|(_, cable)| cable.relay == number).map(|(id, _)| *id).collect();
+            for id in cut {
+                person.cables.remove(&id);
+                person.arriving.retain(|(relay, _)| *relay != id);
+                person.leaving.retain(|(relay, _)| *relay != id);
+                person.agent.disconnected(id, self.now, &mut self.entropy);
+            }
+        }
+        let relay = &mut self.relays[number];
+        relay.storage.crash();
+        relay.server = Server::new(relay.config.clone(), &mut self.entropy);
+        for queue in relay.storage.queues() {
+            relay.server.restore(queue).expect("its own queues");
         }
     }
 

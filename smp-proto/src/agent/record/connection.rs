@@ -264,6 +264,8 @@ pub(in crate::agent) struct Connection {
     pub remembered_keys: VecDeque<[u8; 32]>,
     /// Number and hash of messages without receipt: the newest last.
     pub unreceipted: VecDeque<(i64, [u8; 32])>,
+    /// How many messages the application has sent.
+    pub accepted: u64,
     pub next_queue: u32,
     pub next_sequence: u64,
 }
@@ -288,6 +290,7 @@ impl Connection {
             remembered: VecDeque::new(),
             remembered_keys: VecDeque::new(),
             unreceipted: VecDeque::new(),
+            accepted: 0,
             next_queue: 0,
             next_sequence: 0,
         }
@@ -333,7 +336,7 @@ impl Record for Connection {
 
     /// stage ‖ version (2) ‖ maybe short link ‖ maybe relay and password ‖ list of our queues ‖ list of the peer's ‖ maybe keys of a ratchet (large)
     /// ‖ maybe parameters ‖ synchronization (1) ‖ information (large) ‖ answers ‖ two chains ‖ list of hashes (32)
-    /// ‖ list of hashes (32) ‖ list of number and hash (40) ‖ next queue (4) ‖ next sequence (8)
+    /// ‖ list of hashes (32) ‖ list of number and hash (40) ‖ accepted (8) ‖ next queue (4) ‖ next sequence (8)
     fn write(&self, out: &mut Vec<u8>) -> Result<(), Full> {
         self.stage.write(out)?;
         out.u16(self.version.0)?;
@@ -363,6 +366,7 @@ impl Record for Connection {
             out.i64(*number)?;
             out.put(hash)
         })?;
+        out.put(&self.accepted.to_be_bytes())?;
         out.put(&self.next_queue.to_be_bytes())?;
         out.put(&self.next_sequence.to_be_bytes())
     }
@@ -401,6 +405,7 @@ impl Record for Connection {
             remembered: read_list(read, |read| read.array().copied())?,
             remembered_keys: read_list(read, |read| read.array().copied())?,
             unreceipted: read_list(read, |read| Some((read.i64()?, *read.array()?)))?,
+            accepted: read_u64(read)?,
             next_queue: read_u32(read)?,
             next_sequence: read_u64(read)?,
         })

@@ -67,7 +67,7 @@ impl ReceiveSwitch {
 impl ReceiveQueue {
     /// Whether this is the queue of that address.
     pub fn is_at(&self, relay: &ServerAddress, sender: &Identifier) -> bool {
-        self.relay == *relay && self.sender == *sender
+        is_same(&self.relay, &self.sender, relay, sender)
     }
 
     /// Where the sender sends to.
@@ -159,7 +159,7 @@ impl SendQueue {
 
     /// Whether this is the queue of that address.
     pub fn is_at(&self, address: &QueueAddress) -> bool {
-        self.relay == address.server && self.sender == address.sender
+        is_same(&self.relay, &self.sender, &address.server, &address.sender)
     }
 
     /// number (4) ‖ relay ‖ sender id ‖ key (32) ‖ dh (32) ‖ secret (32) ‖ version (2) ‖ mode ‖ secured ‖ maybe
@@ -191,6 +191,16 @@ impl SendQueue {
             replaces: read.maybe(|read| read_u32(read).map(QueueNumber))?,
         })
     }
+}
+
+/// Old versions leave hosts out of an address; who the relay is, and its id of the queue, they do not.
+fn is_same(
+    relay: &ServerAddress,
+    sender: &Identifier,
+    other: &ServerAddress,
+    other_sender: &Identifier,
+) -> bool {
+    relay.fingerprint == other.fingerprint && sender == other_sender
 }
 
 /// `0`, `M` or `C`.
