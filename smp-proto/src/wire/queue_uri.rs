@@ -13,7 +13,7 @@ use super::address::{AddressError, ServerAddress, fmt_hosts, read_authority, rea
 use super::base64url;
 use super::command::QueueMode;
 use super::identifier::Identifier;
-use super::percent_encoding::{Query, unescape};
+use super::percent_encoding::{Escaped, Query, unescape};
 use super::primitives::{Full, Reader, Writer};
 use super::version::{Version, VersionRange};
 use crate::keys::X25519Public;
@@ -166,7 +166,7 @@ impl fmt::Display for QueueUri {
         }
         if !others.is_empty() {
             let others: Vec<String> = others.iter().map(ToString::to_string).collect();
-            write!(formatter, "&srv={}", others.join("%2C"))?;
+            write!(formatter, "&srv={}", Escaped(&others.join(",")))?;
         }
         Ok(())
     }
@@ -265,5 +265,23 @@ impl AgreedQueue {
             Some(QueueMode::Messaging) if self.version >= MODE_AS_BOOL => out.bool(true),
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    /// Found by fuzzing: a name may have `%`, or `&`, which means something in a query.
+    #[test]
+    fn further_hosts_are_read_as_they_were_written() {
+        let text = "smp://oKGio6SlpqeoqaqrrK2ur7CxsrO0tba3uLm6u7y9vr8=@127.0,a%3D%40b&q=c,[::1]:7001/QEFCQ0RFRkdISUpLTE1OT1BRUlNUVVZX\
+                    #/?v=1-4&dh=MCowBQYDK2VuAyEAn9etbc_0KY3T-W1bGyr5EKBTWxSI1_j6uzSamCiAthU%3D";
+        let uri: QueueUri = text.parse().unwrap();
+        assert_eq!(uri.server.hosts.len(), 3);
+        assert_eq!(uri.mode, None);
+        assert_eq!(uri.to_string().parse(), Ok(uri));
     }
 }

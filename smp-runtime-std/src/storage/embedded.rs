@@ -8,10 +8,12 @@
 //! After an error of input or output redb does not work any more: the engine then opens the file again, which brings
 //! back what the last complete commit left. The same when redb panics over a damaged file, whatever it was asked for.
 
+use std::cell::Cell;
 use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use bytes::Bytes;
 use redb::{
@@ -98,10 +100,32 @@ impl std::fmt::Debug for Embedded {
     }
 }
 
-/// redb panics over some kinds of damage: that is an error like others.
+thread_local! {
+    /// Whether this thread is in [`guarded`] work.
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// redb panics over some kinds of damage: that is an error like others, and reported once, as one.
 fn guarded<T>(file: &Path, work: impl FnOnce() -> Result<T, StorageError>) -> Result<T, StorageError> {
-    catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|_| Err(StorageError::Damaged(file.to_owned(), "it is inconsistent".to_owned())))
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| {
+        let report = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !GUARDED.try_with(Cell::get).unwrap_or(false) {
+                report(info);
+            }
+        }));
+    });
+    let before = GUARDED.replace(true);
+    let result = catch_unwind(AssertUnwindSafe(work));
+    GUARDED.set(before);
+    result.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or_default();
+        // What it says is for developers; a line of it is enough to find the place.
+        let line: String = text.lines().next().unwrap_or_default().chars().take(120).collect();
+        Err(StorageError::Damaged(file.to_owned(), format!("it is inconsistent ({line})")))
+    })
 }
 
 fn open_file(file: &Path) -> Result<Database, StorageError> {

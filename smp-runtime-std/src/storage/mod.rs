@@ -18,8 +18,11 @@
 //! | plain append and `fdatasync` | 20 µs | 24 µs | 21,900 | 4 MB | |
 //!
 //! redb costs what a plain log costs when it matters (many messages a commit), keeps its file small by using freed pages
-//! again, and has no compaction that could stop the relay: it is the embedded engine. `cargo bench -p smp-runtime-std
-//! --bench storage` measures it again.
+//! again, and has no compaction that could stop the relay: it is the embedded engine.
+//!
+//! `cargo bench -p smp-runtime-std --bench storage` measures the engine that was chosen again, beside plain files in the
+//! same run: groups of several sizes, loading, and the start of a whole relay, also after a kill. On the same machine a
+//! group takes 1.0 to 1.15 times what the same bytes take that are appended to a plain file and synced.
 //!
 //! # Durability
 //! [`Durability::Commit`]: a write is complete when it is on disk; `kill -9` and power failure lose nothing that was
