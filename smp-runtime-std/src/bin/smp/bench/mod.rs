@@ -216,6 +216,8 @@ fn messages(
             }
         }
         drop(starters);
+        // Cores that share their parts, caches and a clock make everything slower while they are busy, the primitives too.
+        let loaded_floor = (floor.is_some() && all_ready).then(|| scope.spawn(Floor::under_load));
         while workers.iter().any(|worker| !worker.is_finished()) {
             bar.set_position(shared.delivered.load(Ordering::Relaxed));
             thread::sleep(Duration::from_millis(20));
@@ -236,12 +238,17 @@ fn messages(
                 Err(_) => failed = Some(Failure::new(Kind::Unexpected, "a thread of the load panicked")),
             }
         }
+        let loaded_floor = match loaded_floor.map(thread::ScopedJoinHandle::join) {
+            None => None,
+            Some(Ok(floor)) => Some(floor?),
+            Some(Err(_)) => return Err(Failure::new(Kind::Unexpected, "measuring the floor panicked")),
+        };
         match failed {
             Some(failure) => Err(failure),
-            None => Ok((measured, before?.zip(after?), own_before?, own_after?)),
+            None => Ok((measured, before?.zip(after?), own_before?, own_after?, loaded_floor)),
         }
     });
-    let (measured, usage, own_before, own_after) = outcome?;
+    let (measured, usage, own_before, own_after, loaded_floor) = outcome?;
     let mut results = Results::new("messages");
     let mut all = Measured::default();
     let (mut to_ok, mut to_message, mut acknowledge) = (Histogram::new(), Histogram::new(), Histogram::new());
@@ -278,6 +285,8 @@ fn messages(
         results.line(format!("{count} times: {error}"));
     }
     let own_cpu = own_after.cpu_us.saturating_sub(own_before.cpu_us);
+    let for_floor = loaded_floor.as_ref().map_or(0, |(_, time)| u64::try_from(time.as_micros()).unwrap_or(0));
+    let own_cpu = own_cpu.saturating_sub(for_floor);
     results.field("load_cpu_us_per_message", rounded(per(own_cpu, to_float(all.messages))));
     if let Some((before, after)) = usage {
         results.usage("message", all.messages, before, after, all.elapsed);
@@ -287,6 +296,15 @@ fn messages(
         {
             results.field("floor_ratio", rounded(floor.total_us / actual));
             results.line(format!("floor ÷ actual: {:.2}", floor.total_us / actual));
+            if let Some((loaded, _)) = &loaded_floor {
+                let ratio = loaded.total_us / actual;
+                results.field("floor_under_load", json!(loaded));
+                results.field("floor_ratio_under_load", rounded(ratio));
+                results.line(format!(
+                    "floor ÷ actual: {ratio:.2} with the floor of {:.1} µs that was measured beside the load",
+                    loaded.total_us
+                ));
+            }
         }
     }
     if all.messages == 0 {
