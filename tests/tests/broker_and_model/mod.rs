@@ -371,6 +371,15 @@ impl<'s> BrokerAndModel<'s> {
         Ok(())
     }
 
+    /// Whether more was said since it was taken last, to anybody.
+    fn is_anybody_ready(&mut self) -> bool {
+        let mut any = false;
+        while self.broker.poll_ready().is_some() {
+            any = true;
+        }
+        any
+    }
+
     fn take_all(&mut self) -> Checked {
         for number in self.connections() {
             self.take(number)?;
@@ -386,11 +395,10 @@ impl<'s> BrokerAndModel<'s> {
     pub fn hear(&mut self, number: Connection) -> Checked {
         loop {
             self.take(number)?;
-            if !self.complete_one()? {
+            if !self.complete_one()? && !self.is_anybody_ready() {
                 break;
             }
         }
-        self.take(number)?;
         let Some(peer) = self.peers.get_mut(&number) else { return Ok(()) };
         let heard = in_order(std::mem::take(&mut peer.heard), &self.orders);
         let expected = in_order(self.expected.remove(&number).unwrap_or_default(), &self.orders);

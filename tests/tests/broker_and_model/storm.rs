@@ -157,7 +157,8 @@ impl BrokerAndModel<'_> {
             for connection in &open {
                 self.listen(*connection)?;
             }
-            if self.done.is_empty() && self.broker.statistics().actions_waiting == 0 {
+            let waits = self.broker.statistics().actions_waiting > 0;
+            if !self.is_anybody_ready() && !waits {
                 break;
             }
         }
@@ -221,7 +222,8 @@ impl BrokerAndModel<'_> {
                     self.settle()?;
                     self.take(connection)?;
                     let heard = std::mem::take(&mut self.peers.get_mut(&connection).ok_or_else(gone)?.heard);
-                    if heard.is_empty() {
+                    let waits = self.broker.statistics().actions_waiting > 0;
+                    if heard.is_empty() && !self.is_anybody_ready() && !waits {
                         break;
                     }
                     for said in heard {
