@@ -540,7 +540,7 @@ impl World {
             let Some(server) = &mut self.server else { return };
             let mut reads = Vec::new();
             while let Some((id, action)) = server.poll_storage() {
-                if matches!(action, StorageAction::ReadMessage { .. } | StorageAction::ReadQueue { .. }) {
+                if action.is_read() {
                     reads.push((id, action));
                 } else {
                     self.gathered.push((id, action));

@@ -156,6 +156,8 @@ fn stored_queues() -> Vec<StoredQueue> {
                 mode: Some(QueueMode::Messaging),
                 status: QueueStatus::Active,
                 notifier: None,
+                link: None,
+                service: None,
                 updated: UnixTime(0),
             };
             StoredQueue { queue: QueueNumber(number), record, messages: Vec::new() }

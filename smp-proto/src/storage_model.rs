@@ -8,13 +8,15 @@ use alloc::vec::Vec;
 
 use crate::broker::record::QueueRecord;
 use crate::broker::storage::{
-    ActionId, Completion, MessageMark, QueueNumber, Sequence, StorageAction, StoredMessage, StoredQueue,
+    ActionId, Completion, MessageMark, QueueNumber, Sequence, StorageAction, StoredLink, StoredMessage,
+    StoredQueue,
 };
 
 /// One queue with its messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Held {
     record: QueueRecord,
+    link: Option<StoredLink>,
     messages: BTreeMap<Sequence, (MessageMark, StoredMessage)>,
 }
 
@@ -37,6 +39,7 @@ impl StorageModel {
             StorageAction::ReadMessage { queue, sequence, .. } => {
                 Completion::Message(id, self.message(queue, sequence).cloned())
             }
+            StorageAction::ReadLink { queue } => Completion::Link(id, self.link(queue).cloned()),
             StorageAction::ReadQueue { queue } => Completion::Queue(id, self.queue(queue).map(Into::into)),
             write => {
                 write_to(&mut self.current, &write);
@@ -65,6 +68,12 @@ impl StorageModel {
         self.current.get(&queue)?.messages.get(&sequence).map(|(_, message)| message)
     }
 
+    /// A queue's link data.
+    #[must_use]
+    pub fn link(&self, queue: QueueNumber) -> Option<&StoredLink> {
+        self.current.get(&queue)?.link.as_ref()
+    }
+
     /// A queue without the bodies of its messages.
     #[must_use]
     pub fn queue(&self, queue: QueueNumber) -> Option<StoredQueue> {
@@ -78,6 +87,10 @@ impl StorageModel {
 }
 
 impl Held {
+    fn new(record: &QueueRecord) -> Self {
+        Self { record: record.clone(), link: None, messages: BTreeMap::new() }
+    }
+
     fn stored(&self, queue: QueueNumber) -> StoredQueue {
         let messages = self.messages.iter().map(|(sequence, (mark, _))| (*sequence, *mark)).collect();
         StoredQueue { queue, record: self.record.clone(), messages }
@@ -89,9 +102,14 @@ fn write_to(queues: &mut Queues, write: &StorageAction) {
         StorageAction::PutQueue { queue, record } => match queues.get_mut(queue) {
             Some(held) => held.record = (**record).clone(),
             None => {
-                queues.insert(*queue, Held { record: (**record).clone(), messages: BTreeMap::new() });
+                queues.insert(*queue, Held::new(record));
             }
         },
+        StorageAction::PutQueueAndLink { queue, record, link } => {
+            let held = queues.entry(*queue).or_insert_with(|| Held::new(record));
+            held.record = (**record).clone();
+            held.link.clone_from(link);
+        }
         StorageAction::DeleteQueue { queue } => {
             queues.remove(queue);
         }
@@ -105,6 +123,8 @@ fn write_to(queues: &mut Queues, write: &StorageAction) {
                 held.messages.remove(sequence);
             }
         }
-        StorageAction::ReadMessage { .. } | StorageAction::ReadQueue { .. } => {}
+        StorageAction::ReadMessage { .. }
+        | StorageAction::ReadLink { .. }
+        | StorageAction::ReadQueue { .. } => {}
     }
 }

@@ -47,6 +47,8 @@ fn record(entropy: &mut SeededEntropy) -> Box<QueueRecord> {
         mode: Some(QueueMode::Messaging),
         status: QueueStatus::Active,
         notifier: None,
+        link: None,
+        service: None,
         updated: UnixTime(0),
     })
 }

@@ -65,9 +65,10 @@ impl Storage {
                         Completion::Message(id, messages.get(&(queue, sequence)).cloned())
                     }
                     StorageAction::ReadQueue { .. } => Completion::Queue(id, None),
-                    StorageAction::PutQueue { .. } | StorageAction::DeleteQueue { .. } => {
-                        Completion::Done(id)
-                    }
+                    StorageAction::ReadLink { .. } => Completion::Link(id, None),
+                    StorageAction::PutQueue { .. }
+                    | StorageAction::PutQueueAndLink { .. }
+                    | StorageAction::DeleteQueue { .. } => Completion::Done(id),
                 })
                 .collect();
             drop(messages);

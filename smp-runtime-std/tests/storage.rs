@@ -7,8 +7,8 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use smp_proto::broker::record::{QueueRecord, QueueStatus, RecipientKeys};
 use smp_proto::broker::storage::{
-    ActionId, Completion, MessageKind, MessageMark, QueueNumber, Sequence, StorageAction, StoredMessage,
-    StoredQueue,
+    ActionId, Completion, MessageKind, MessageMark, QueueNumber, Sequence, StorageAction, StoredLink,
+    StoredMessage, StoredQueue,
 };
 use smp_proto::keys::{AuthKey, Ed25519Public, X25519Public};
 use smp_proto::session::outgoing::DeliverySecret;
@@ -26,6 +26,8 @@ fn record(seed: u8) -> Box<QueueRecord> {
         mode: None,
         status: if seed.is_multiple_of(3) { QueueStatus::Suspended } else { QueueStatus::Active },
         notifier: None,
+        link: None,
+        service: None,
         updated: UnixTime(i64::from(seed) * 86_400),
     })
 }
@@ -53,6 +55,16 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (queue.clone(), any::<u8>())
             .prop_map(|(queue, seed)| Step::Write(StorageAction::PutQueue { queue, record: record(seed) })),
         1 => queue.clone().prop_map(|queue| Step::Write(StorageAction::DeleteQueue { queue })),
+        2 => (queue.clone(), any::<u8>(), proptest::option::of((0usize..3000, 0usize..14_000))).prop_map(
+            |(queue, seed, lengths)| Step::Write(StorageAction::PutQueueAndLink {
+                queue,
+                record: record(seed),
+                link: lengths.map(|(fixed, user)| StoredLink {
+                    fixed: Bytes::from(vec![seed; fixed]),
+                    user: Bytes::from(vec![!seed; user]),
+                }),
+            })
+        ),
         6 => (queue.clone(), sequence.clone(), any::<u8>(), 0usize..20_000).prop_map(
             |(queue, sequence, seed, length)| Step::Write(StorageAction::PutMessage {
                 queue,
@@ -114,6 +126,8 @@ fn agrees_with_model<E: Engine>(
             prop_assert_eq!(&loaded(&mut engine), &expected);
             for queue in (0..6).map(QueueNumber) {
                 prop_assert_eq!(engine.read_queue(queue).expect("read"), model.queue(queue));
+                let link = engine.read_link(queue).expect("read");
+                prop_assert_eq!(link.as_ref(), model.link(queue));
                 for sequence in (0..8).map(Sequence) {
                     let read = engine.read_message(queue, sequence).expect("read");
                     prop_assert_eq!(read.as_ref(), model.message(queue, sequence));
@@ -218,6 +232,10 @@ impl Engine for Failing {
     ) -> Result<Option<StoredMessage>, StorageError> {
         self.inner.read_message(queue, sequence)
     }
+    fn read_link(&mut self, queue: QueueNumber) -> Result<Option<StoredLink>, StorageError> {
+        self.inner.read_link(queue)
+    }
+
     fn read_queue(&mut self, queue: QueueNumber) -> Result<Option<StoredQueue>, StorageError> {
         self.inner.read_queue(queue)
     }

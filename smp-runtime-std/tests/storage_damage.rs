@@ -29,6 +29,8 @@ fn record(number: u64) -> Box<QueueRecord> {
         mode: None,
         status: QueueStatus::Active,
         notifier: None,
+        link: None,
+        service: None,
         updated: UnixTime(0),
     })
 }

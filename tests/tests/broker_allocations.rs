@@ -216,7 +216,9 @@ fn stored(number: u64, notifies: bool, entropy: &mut SeededEntropy) -> StoredQue
         sender_key: Some(AuthKey::X25519(X25519Public([4; 32]))),
         mode: Some(QueueMode::Messaging),
         status: QueueStatus::Active,
-        notifier: notifies.then(|| Box::new(NotifierRecord { notifier, key, secret })),
+        notifier: notifies.then(|| Box::new(NotifierRecord { notifier, key, secret, service: None })),
+        link: None,
+        service: None,
         updated: UnixTime(0),
     };
     StoredQueue { queue: QueueNumber(number), record, messages: Vec::new() }

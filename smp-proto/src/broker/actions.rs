@@ -17,16 +17,24 @@ const KEPT_CAPACITY: usize = 1024;
 pub(super) enum Purpose {
     /// To create a queue, and give this answer once it is durable.
     Create(Address, OutgoingContent),
-    /// To give this answer once a change of the queue is durable, and tell whoever was notified so far and is not any
-    /// more. The record of before decides who is authorized when the change fails.
+    /// To give this answer (`None`: the link data, which is read then) once a change of the queue is durable, and tell
+    /// whoever was notified so far and is not any more. The record of before decides who is authorized when the change fails.
     Change {
         to: Address,
-        answer: OutgoingContent,
+        answer: Option<OutgoingContent>,
         previous: Option<NotifierSubscription>,
         before: Box<QueueRecord>,
     },
+    /// To change a queue as the operator decided, and then tell its subscriber.
+    Block { before: Box<QueueRecord> },
+    /// To change a queue without telling anybody.
+    Quietly { before: Box<QueueRecord> },
+    /// To read link data for an answer.
+    ReadLink(Address),
     /// To delete a queue, and then say so.
     DeleteQueue(Address),
+    /// To delete a queue that nobody has used in time.
+    ExpireQueue,
     /// To store a sender's message. The message is kept only when it can be handed to a subscriber directly.
     Message { to: Address, sequence: Sequence, message: Option<StoredMessage>, news: Option<Box<News>> },
     /// To store the marker that a queue is full.
@@ -60,10 +68,17 @@ impl Purpose {
             | Self::Acknowledge(to)
             | Self::AcknowledgeTaken(to)
             | Self::Describe(to, ..)
+            | Self::ReadLink(to)
             | Self::Take(to, _) => Some(to.connection),
             // Beside the acknowledgement itself, which may be durable before the next message has been read.
             Self::DeliverAsAnswer(connection, _) => Some(*connection),
-            Self::Marker { .. } | Self::Deliver(..) | Self::Restore | Self::Expire => None,
+            Self::Block { .. }
+            | Self::Quietly { .. }
+            | Self::ExpireQueue
+            | Self::Marker { .. }
+            | Self::Deliver(..)
+            | Self::Restore
+            | Self::Expire => None,
         }
     }
 
@@ -78,6 +93,7 @@ impl Purpose {
             Self::Deliver(..) | Self::DeliverAsAnswer(..) | Self::Take(..) | Self::Describe(..) => {
                 Expected::Message
             }
+            Self::ReadLink(_) => Expected::Link,
             Self::Restore => Expected::Queue,
             _ => Expected::Done,
         }
@@ -89,6 +105,7 @@ impl Purpose {
 pub(super) enum Expected {
     Done,
     Message,
+    Link,
     Queue,
 }
 

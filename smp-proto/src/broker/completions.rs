@@ -2,7 +2,8 @@
 
 use super::Broker;
 use super::actions::{Expected, Purpose, UnderWay};
-use super::queues::QueueRef;
+use super::queues::{Health, QueueRef};
+use super::record::QueueRecord;
 use super::recovery::storage_failed;
 use super::storage::{ActionId, Completion, StoredMessage};
 use crate::session::outgoing::OutgoingContent;
@@ -28,6 +29,11 @@ impl Broker {
             (Completion::Message(_, message), Expected::Message) => {
                 self.message_read(at, action, purpose, message);
             }
+            (Completion::Link(_, data), Expected::Link) => {
+                if let Purpose::ReadLink(to) = purpose {
+                    self.link_read(at, to, data);
+                }
+            }
             (Completion::Queue(_, stored), Expected::Queue) => self.restored(at, stored, now),
             _ => self.failed(at, action, purpose, now),
         }
@@ -36,13 +42,24 @@ impl Broker {
 
     fn written(&mut self, at: QueueRef, action: ActionId, purpose: Purpose, now: Now) {
         match purpose {
-            Purpose::Create(to, content) => self.connections.say(to, content),
+            Purpose::Create(to, content) => {
+                if let Some(queue) = self.queues.at(at) {
+                    queue.health = Health::Sound;
+                }
+                self.connections.say(to, content);
+            }
+            Purpose::Block { .. } => self.status_set(at),
+            Purpose::Quietly { .. } => {}
+            Purpose::ExpireQueue => self.remove_queue(at, None),
             Purpose::AcknowledgeTaken(to) => self.connections.say(to, OutgoingContent::Ok),
             Purpose::Change { to, answer, previous, .. } => {
                 if let Some(previous) = previous {
                     self.tell_notifier_deleted(previous);
                 }
-                self.connections.say(to, answer);
+                match answer {
+                    Some(answer) => self.connections.say(to, answer),
+                    None => self.read_link(to, at),
+                }
             }
             Purpose::DeleteQueue(to) => {
                 self.remove_queue(at, Some(to.connection));
@@ -63,6 +80,7 @@ impl Broker {
             | Purpose::DeliverAsAnswer(..)
             | Purpose::Take(..)
             | Purpose::Describe(..)
+            | Purpose::ReadLink(_)
             | Purpose::Restore => {}
         }
     }
@@ -87,6 +105,15 @@ impl Broker {
         }
     }
 
+    /// A change of a queue failed. Until the queue has been read again its record is that of before: `ERR AUTH` would tell
+    /// the authorized that it is gone.
+    fn take_back(&mut self, at: QueueRef, before: QueueRecord) {
+        self.doubt(at);
+        if self.queues.at(at).is_some() {
+            self.queues.replace_record(at.slot, before);
+        }
+    }
+
     /// The action took no effect. Whoever waits for it is told so, and the queue is in doubt.
     fn failed(&mut self, at: QueueRef, action: ActionId, purpose: Purpose, now: Now) {
         match purpose {
@@ -100,11 +127,7 @@ impl Broker {
                 self.connections.say(to, OutgoingContent::Error(storage_failed()));
             }
             Purpose::Change { to, previous, before, .. } => {
-                self.doubt(at);
-                // Until the queue has been read again: `ERR AUTH` would tell the authorized that it is gone.
-                if self.queues.at(at).is_some() {
-                    self.queues.replace_record(at.slot, *before);
-                }
+                self.take_back(at, *before);
                 if let Some(previous) = previous {
                     self.reattach_notifier(at, previous);
                 }
@@ -115,9 +138,14 @@ impl Broker {
                 self.acknowledgement_failed(at, action, to.connection);
                 self.connections.say(to, OutgoingContent::Error(storage_failed()));
             }
+            Purpose::Block { before } | Purpose::Quietly { before } => self.take_back(at, *before),
             Purpose::Marker { .. } | Purpose::Expire => self.doubt(at),
+            Purpose::ExpireQueue => {
+                self.doubt(at);
+                self.watch_unsecured(at);
+            }
             // A message that cannot be read would be read again at once if the queue were not put off.
-            Purpose::Take(to, _) => {
+            Purpose::Take(to, _) | Purpose::ReadLink(to) => {
                 self.doubt_later(at, now);
                 let id = to.connection;
                 self.connections.release_body(id);

@@ -21,6 +21,10 @@ pub struct BrokerConfig {
     pub notification_time_to_live: Duration,
     /// How long notifications are gathered before they are sent. Deployed relays: 1.5 s.
     pub notification_delay: Duration,
+    /// After how long a queue between two that nobody has secured is deleted, with its link data: an invitation that was
+    /// never used. Counted from the day of its last change; `None` = never, as on
+    /// deployed relays. Contact addresses never expire.
+    pub unsecured_time_to_live: Option<Duration>,
     /// Bounds of everything that grows.
     pub limits: Limits,
 }
@@ -38,6 +42,8 @@ pub struct Limits {
     pub commands_in_flight: u16,
     /// Message bodies that are under way to one connection at once, read from storage or waiting to be sent.
     pub deliveries_in_flight: u16,
+    /// Keys that `RKEY` may give one contact address: every command of its owners may cost as many verifications.
+    pub recipient_keys: u8,
     /// Notifications that wait for one notifier.
     pub waiting_notifications: u16,
 }
@@ -50,6 +56,7 @@ impl Default for Limits {
             subscriptions: 1 << 20,
             commands_in_flight: 1024,
             deliveries_in_flight: 8,
+            recipient_keys: 16,
             waiting_notifications: 128,
         }
     }
@@ -64,6 +71,7 @@ impl Default for BrokerConfig {
             message_time_to_live: Duration::from_secs(21 * 24 * 3600),
             notification_time_to_live: Duration::from_secs(24 * 3600),
             notification_delay: Duration::from_millis(1500),
+            unsecured_time_to_live: None,
             limits: Limits::default(),
         }
     }

@@ -45,7 +45,7 @@ pub(super) struct Connection {
     ready: bool,
     /// Answers that wait for storage.
     pub(super) owed: u32,
-    /// Message bodies in `outgoing` or being read.
+    /// Bodies of messages, and link data, in `outgoing` or being read.
     pub(super) bodies: u16,
     /// Whose next message waits for room.
     pub(super) queued: VecDeque<Queued>,
@@ -66,6 +66,8 @@ pub(super) enum Queued {
     Subscription(QueueRef),
     /// A `GET`.
     Take(Address, QueueRef),
+    /// `LGET` or `LKEY`.
+    Link(Address, QueueRef),
 }
 
 #[derive(Default)]
@@ -125,7 +127,7 @@ impl Connections {
     pub(super) fn say(&mut self, to: Address, content: OutgoingContent) {
         let id = to.connection;
         let Some(connection) = self.get_mut(id) else { return };
-        if matches!(content, OutgoingContent::Message(_)) {
+        if content.has_body() {
             connection.bodies = connection.bodies.saturating_add(1);
         }
         connection.outgoing.push_back(Outgoing { correlation: to.correlation, entity: to.entity, content });
@@ -170,7 +172,7 @@ impl Connections {
     /// Moves everything that is to be said to `out`.
     pub(super) fn take(&mut self, id: ConnectionId, out: &mut VecDeque<Outgoing>) {
         let Some(connection) = self.get_mut(id) else { return };
-        let bodies = connection.messages_to_be_said();
+        let bodies = connection.bodies_to_be_said();
         connection.bodies = connection.bodies.saturating_sub(u16::try_from(bodies).unwrap_or(u16::MAX));
         connection.ready = false;
         out.append(&mut connection.outgoing);
@@ -208,9 +210,9 @@ impl Connection {
         self.outgoing.iter()
     }
 
-    /// How many messages are among what waits to be said.
-    pub(super) fn messages_to_be_said(&self) -> usize {
-        self.outgoing().filter(|outgoing| matches!(outgoing.content, OutgoingContent::Message(_))).count()
+    /// How many messages and link data are among what waits to be said.
+    pub(super) fn bodies_to_be_said(&self) -> usize {
+        self.outgoing().filter(|outgoing| outgoing.content.has_body()).count()
     }
 
     /// To how many queues it is attached in any way.

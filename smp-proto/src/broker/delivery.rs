@@ -155,9 +155,20 @@ impl Broker {
                             self.connections
                                 .say(to, OutgoingContent::Error(super::recovery::storage_failed()));
                         }
-                        Some(Health::Deleting) | None => {
+                        Some(Health::Deleting | Health::Creating) | None => {
                             self.connections.say(to, OutgoingContent::Error(SmpError::Authorization));
                         }
+                    }
+                }
+                Queued::Link(to, at) => {
+                    self.connections.owe(id, false);
+                    match self.queues.at(at).map(|queue| queue.health) {
+                        Some(health) if health.is_doubtful() => {
+                            self.connections
+                                .say(to, OutgoingContent::Error(super::recovery::storage_failed()));
+                        }
+                        Some(health) if health.is_present() => self.read_link(to, at),
+                        _ => self.connections.say(to, OutgoingContent::Error(SmpError::Authorization)),
                     }
                 }
             }

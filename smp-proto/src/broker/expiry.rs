@@ -2,16 +2,19 @@
 //!
 //! A calendar has each queue with messages (and another one each queue with news for a notifier) under the time at which
 //! the oldest expires, in coarse steps. So looking for what is due never looks at anything else. What is fetched in time
-//! leaves its entry behind; it is dropped when its time comes.
+//! leaves its entry behind; it is dropped when its time comes. A third calendar has the invitations that nobody has used
+//! yet: they are deleted with their link data when the operator wants that.
 
 use alloc::collections::{BTreeMap, VecDeque};
 
 use super::actions::Purpose;
 use super::queues::{Health, QueueRef};
+use super::record::QueueRecord;
 use super::storage::StorageAction;
 use super::waiting::Waiting;
 use super::{Broker, CALENDAR_INTERVAL};
 use crate::time::{Duration, Instant, Now, UnixTime};
+use crate::wire::command::QueueMode;
 
 /// How many queues one call may look at; the rest is due at once.
 const QUEUES_A_CALL: usize = 256;
@@ -97,10 +100,18 @@ impl ExpiryClock {
     }
 }
 
+impl QueueRecord {
+    /// Whether it is a queue between two that nobody has secured.
+    const fn is_unused_invitation(&self) -> bool {
+        matches!(self.mode, Some(QueueMode::Messaging)) && self.sender_key.is_none()
+    }
+}
+
 impl Broker {
     /// When expiry is to be looked at; `None` when nothing can expire.
     pub(super) fn expiry_deadline(&self) -> Option<Instant> {
-        (!self.calendar.is_empty() || !self.news_calendar.is_empty()).then_some(self.calendar_at)
+        let unsecured = self.unsecured_calendar.as_ref().is_some_and(|calendar| !calendar.is_empty());
+        (!self.calendar.is_empty() || !self.news_calendar.is_empty() || unsecured).then_some(self.calendar_at)
     }
 
     /// Enters a queue under the time at which its oldest message expires, unless it is entered already.
@@ -120,6 +131,31 @@ impl Broker {
         self.news_calendar.enter(oldest, at);
     }
 
+    /// Enters a queue that may expire unused, when it has no entry.
+    pub(super) fn watch_unsecured(&mut self, at: QueueRef) {
+        let Some(calendar) = &mut self.unsecured_calendar else { return };
+        if let Some(queue) = self.queues.at(at).filter(|queue| queue.record.is_unused_invitation()) {
+            calendar.enter(queue.record.updated, at);
+        }
+    }
+
+    /// The time of a queue has come: it is deleted if nobody has secured it.
+    fn expire_unsecured(&mut self, at: QueueRef, wall: UnixTime) {
+        let Some(calendar) = &mut self.unsecured_calendar else { return };
+        let Some(queue) = self.queues.at(at) else { return };
+        if queue.health != Health::Sound || queue.actions > 0 {
+            // What it will be is not known yet: looked at again a step later.
+            calendar.enter(wall.saturating_sub(calendar.life), at);
+        } else if !queue.record.is_unused_invitation() {
+            // It never becomes one again.
+        } else if calendar.has_expired(queue.record.updated, wall) {
+            queue.health = Health::Deleting;
+            self.emit(at, Purpose::ExpireQueue, StorageAction::DeleteQueue { queue: at.number });
+        } else {
+            calendar.enter(queue.record.updated, at);
+        }
+    }
+
     pub(super) fn expire_due(&mut self, now: Now) {
         if self.expiry_deadline().is_none_or(|at| at > now.instant) {
             return;
@@ -134,11 +170,15 @@ impl Broker {
                 self.expire_messages(at, wall);
             } else if let Some(at) = self.news_calendar.pop_due(wall) {
                 self.expire_news(at, wall);
+            } else if let Some(at) = self.unsecured_calendar.as_mut().and_then(|one| one.pop_due(wall)) {
+                self.expire_unsecured(at, wall);
             } else {
                 break;
             }
         }
-        let more = self.calendar.has_due(wall) || self.news_calendar.has_due(wall);
+        let more = self.calendar.has_due(wall)
+            || self.news_calendar.has_due(wall)
+            || self.unsecured_calendar.as_ref().is_some_and(|calendar| calendar.has_due(wall));
         self.calendar_at = if more { now.instant } else { now.instant + CALENDAR_INTERVAL };
     }
 

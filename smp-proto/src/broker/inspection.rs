@@ -74,6 +74,7 @@ impl Broker {
                 Health::Doubtful { attempts } => [1, attempts],
                 Health::Postponed { attempts } => [2, attempts],
                 Health::Deleting => [3, 0],
+                Health::Creating => [4, 0],
             });
             digest.update([u8::from(queue.in_calendar), u8::from(queue.in_news_calendar)]);
             digest.update(queue.actions.to_be_bytes());
@@ -106,10 +107,11 @@ impl Broker {
     /// The first invariant that does not hold.
     pub fn check(&self) -> Result<(), Inconsistency> {
         let mut expected: BTreeMap<ConnectionId, Expected> = BTreeMap::new();
-        let (mut queues, mut notifiers, mut actions) = (0, 0, 0u64);
+        let (mut queues, mut notifiers, mut links, mut actions) = (0, 0, 0, 0u64);
         for (slot, queue) in self.queues.all() {
             queues += 1;
             notifiers += usize::from(queue.record.notifier.is_some());
+            links += usize::from(queue.record.link.is_some());
             actions += u64::from(queue.actions);
             self.check_queue(slot, queue)?;
             if let Some(activity) = &queue.activity {
@@ -124,6 +126,7 @@ impl Broker {
         }
         ensure(queues == self.queues.len() && queues == self.queues.sender_count(), "ids without a queue")?;
         ensure(notifiers == self.queues.notifier_count(), "notifier ids without a queue")?;
+        ensure(links == self.queues.link_count(), "link ids without a queue")?;
         let mut counted = 0;
         for action in self.actions.under_way() {
             let queue = self.queues.get(action.queue.slot);
@@ -133,7 +136,7 @@ impl Broker {
             }
             let reader = match &action.purpose {
                 Purpose::Deliver(id, _) | Purpose::DeliverAsAnswer(id, _) => Some(*id),
-                Purpose::Take(to, _) => Some(to.connection),
+                Purpose::Take(to, _) | Purpose::ReadLink(to) => Some(to.connection),
                 _ => None,
             };
             if let Some(id) = reader {
@@ -149,7 +152,7 @@ impl Broker {
     }
 
     fn check_queue(&self, slot: u32, queue: &Queue) -> Result<(), Inconsistency> {
-        let QueueRecord { recipient, sender, notifier, .. } = &queue.record;
+        let QueueRecord { recipient, sender, notifier, link, .. } = &queue.record;
         ensure(
             self.queues.by_recipient(recipient) == Some(slot),
             "a queue is not found by its recipient id",
@@ -159,11 +162,15 @@ impl Broker {
             let found = self.queues.by_notifier(&notifier.notifier);
             ensure(found == Some(slot), "a queue is not found by its notifier id")?;
         }
+        if let Some(link) = link {
+            let found = self.queues.by_link(&link.link);
+            ensure(found == Some(slot), "a queue is not found by its link id")?;
+        }
         match queue.health {
             Health::Sound => {
                 ensure(queue.head().is_none() || queue.in_calendar, "messages that never expire")
             }
-            Health::Doubtful { .. } | Health::Deleting => {
+            Health::Doubtful { .. } | Health::Deleting | Health::Creating => {
                 ensure(queue.actions > 0, "a queue waits for an answer that will not come")
             }
             Health::Postponed { .. } => {
@@ -241,10 +248,11 @@ impl Broker {
                 .is_some_and(|activity| activity.getters.iter().any(|getter| getter.connection == id));
             ensure(getting, "a connection believes to take from a queue that does not know it")?;
         }
-        let takes = connection.queued.iter().filter(|queued| matches!(queued, Queued::Take(..))).count();
+        let takes =
+            connection.queued.iter().filter(|queued| !matches!(queued, Queued::Subscription(_))).count();
         let owed = u64::from(expected.owed) + takes as u64;
         ensure(u64::from(connection.owed) == owed, "what a connection is owed is counted wrongly")?;
-        let bodies = u64::from(expected.bodies) + connection.messages_to_be_said() as u64;
+        let bodies = u64::from(expected.bodies) + connection.bodies_to_be_said() as u64;
         ensure(u64::from(connection.bodies) == bodies, "message bodies are counted wrongly")?;
         let limit = u64::from(self.config.limits.deliveries_in_flight);
         ensure(bodies <= limit, "more message bodies are under way than allowed")?;

@@ -11,10 +11,11 @@
 //!
 //! Persist, then speak: an answer that implies durability is withheld until its storage action has completed.
 //!
-//! Commands of later versions that this relay does not offer (link data, services, proxy) parse at any version; they are
+//! Commands that this relay does not offer (services, proxy) parse at any version; they are
 //! answered `CMD PROHIBITED`, and only when they verify: unknown and forbidden stay the same.
 
 mod actions;
+mod blocking;
 mod commands;
 mod completions;
 mod configuration;
@@ -38,6 +39,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use self::actions::Actions;
+pub use self::blocking::BlockError;
 pub use self::configuration::{BrokerConfig, Limits};
 use self::connections::{Address, Connections};
 pub use self::connections::{COMMANDS_IN_A_BLOCK, ConnectionId};
@@ -69,6 +71,8 @@ pub struct Broker {
     calendar: Calendar,
     /// Queues with news for notifiers.
     news_calendar: Calendar,
+    /// Queues between two that nobody has secured, each once.
+    unsecured_calendar: Option<Calendar>,
     calendar_at: Instant,
     expiry_clock: ExpiryClock,
     /// Connections whose gathered notifications are due.
@@ -124,6 +128,7 @@ impl Broker {
         Self {
             calendar: Calendar::new(config.message_time_to_live),
             news_calendar: Calendar::new(config.notification_time_to_live),
+            unsecured_calendar: config.unsecured_time_to_live.map(Calendar::new),
             calendar_at: Instant::START,
             expiry_clock: ExpiryClock::default(),
             config,
@@ -153,11 +158,13 @@ impl Broker {
             return Err(RestoreError::TooManyQueues);
         }
         let notifier = record.notifier.as_ref().map(|notifier| notifier.notifier);
-        let used = |id| self.queues.knows(id);
-        let twice = record.recipient == record.sender
-            || notifier.is_some_and(|notifier| notifier == record.recipient || notifier == record.sender);
-        if twice || used(&record.recipient) || used(&record.sender) || notifier.as_ref().is_some_and(used) {
-            return Err(RestoreError::IdInUse);
+        let link = record.link.as_ref().map(|link| link.link);
+        let ids = [Some(record.recipient), Some(record.sender), notifier, link];
+        let mut before = ids.iter().flatten();
+        while let Some(id) = before.next() {
+            if self.queues.knows(id) || before.clone().any(|other| other == id) {
+                return Err(RestoreError::IdInUse);
+            }
         }
         if !messages.is_sorted_by(|(one, _), (other, _)| one < other) {
             return Err(RestoreError::Disorder);
@@ -165,6 +172,7 @@ impl Broker {
         self.next_number = self.next_number.max(number.0.saturating_add(1));
         let next_sequence = messages.last().map_or(0, |(last, _)| last.0.saturating_add(1));
         let at = self.queues.insert(Queue::new(number, record, next_sequence));
+        self.watch_unsecured(at);
         if !messages.is_empty()
             && let Some(queue) = self.queues.at(at)
         {
@@ -274,11 +282,20 @@ impl Broker {
                     Some(notifier) => Authority::Key(notifier.key),
                 }
             }
-            // No link and no service exists here.
-            Command::GetLink
-            | Command::SecureByLink(_)
-            | Command::SubscribeService
-            | Command::SubscribeServiceNotifications => Authority::Unknown,
+            Command::SecureByLink(_) => {
+                match id.and_then(|id| self.queues.by_link(id)).and_then(|slot| self.present(slot)) {
+                    None => Authority::Unknown,
+                    Some(_) => Authority::KeyInCommand,
+                }
+            }
+            Command::GetLink => {
+                match id.and_then(|id| self.queues.by_link(id)).and_then(|slot| self.present(slot)) {
+                    None => Authority::Unknown,
+                    Some(_) => Authority::Nobody,
+                }
+            }
+            // No service exists here.
+            Command::SubscribeService | Command::SubscribeServiceNotifications => Authority::Unknown,
             _ => match id.and_then(|id| self.queues.by_recipient(id)).and_then(|slot| self.present(slot)) {
                 None => Authority::Unknown,
                 Some(queue) => match &queue.record.recipient_keys {
@@ -289,9 +306,9 @@ impl Broker {
         };
     }
 
-    /// The queue in a slot, unless it is being deleted.
+    /// The queue in a slot, unless it is being created or deleted.
     fn present(&self, slot: u32) -> Option<&Queue> {
-        self.queues.get(slot).filter(|queue| queue.health != Health::Deleting)
+        self.queues.get(slot).filter(|queue| queue.health.is_present())
     }
 
     /// Executes a verified command, or answers the error that verification found. `block` is the block that it came in:
@@ -311,8 +328,8 @@ impl Broker {
         let to = Address { connection, correlation, entity };
         match outcome {
             Outcome::Refuse(error) => self.connections.say(to, OutgoingContent::Error(error)),
-            Outcome::Execute { command, key, relay_keys } => {
-                self.execute_command(to, command, key, relay_keys, block, now, entropy);
+            Outcome::Execute { command, key, prepared } => {
+                self.execute_command(to, command, key, prepared, block, now, entropy);
             }
         }
     }

@@ -64,9 +64,16 @@ pub(super) enum Health {
     },
     /// It is being deleted: nobody finds it any more.
     Deleting,
+    /// It is not durable yet: nobody finds it before it is, though its client may have chosen ids.
+    Creating,
 }
 
 impl Health {
+    /// Whether commands find the queue.
+    pub(super) const fn is_present(self) -> bool {
+        !matches!(self, Self::Deleting | Self::Creating)
+    }
+
     pub(super) const fn is_doubtful(self) -> bool {
         matches!(self, Self::Doubtful { .. } | Self::Postponed { .. })
     }
@@ -259,6 +266,7 @@ pub(super) struct Queues {
     recipients: IdTable,
     senders: IdTable,
     notifiers: IdTable,
+    links: IdTable,
 }
 
 impl Queues {
@@ -271,6 +279,7 @@ impl Queues {
             recipients: IdTable::default(),
             senders: IdTable::default(),
             notifiers: IdTable::default(),
+            links: IdTable::default(),
         }
     }
 
@@ -305,9 +314,16 @@ impl Queues {
         self.notifiers.find(&self.key, id, |slot| notifier_in(&self.chunks, slot))
     }
 
+    pub(super) fn by_link(&self, id: &Id) -> Option<u32> {
+        self.links.find(&self.key, id, |slot| link_in(&self.chunks, slot))
+    }
+
     /// The queue that has this id, in whatever role.
     pub(super) fn holder(&self, id: &Id) -> Option<u32> {
-        self.by_recipient(id).or_else(|| self.by_sender(id)).or_else(|| self.by_notifier(id))
+        self.by_recipient(id)
+            .or_else(|| self.by_sender(id))
+            .or_else(|| self.by_notifier(id))
+            .or_else(|| self.by_link(id))
     }
 
     /// Whether any queue has this id, in whatever role.
@@ -328,6 +344,7 @@ impl Queues {
         let number = queue.number;
         let (recipient, sender) = (queue.record.recipient, queue.record.sender);
         let notifier = queue.record.notifier.as_ref().map(|notifier| notifier.notifier);
+        let link = queue.record.link.as_ref().map(|link| link.link);
         if let Some(place) =
             self.chunks.get_mut(slot as usize / CHUNK).and_then(|c| c.get_mut(slot as usize % CHUNK))
         {
@@ -340,6 +357,9 @@ impl Queues {
         if let Some(notifier) = notifier {
             self.notifiers.insert(&self.key, &notifier, slot, |slot| notifier_in(chunks, slot));
         }
+        if let Some(link) = link {
+            self.links.insert(&self.key, &link, slot, |slot| link_in(chunks, slot));
+        }
         QueueRef { slot, number }
     }
 
@@ -351,6 +371,9 @@ impl Queues {
         if let Some(notifier) = &queue.record.notifier {
             self.notifiers.remove(&self.key, &notifier.notifier, slot);
         }
+        if let Some(link) = &queue.record.link {
+            self.links.remove(&self.key, &link.link, slot);
+        }
         self.free.push(slot);
         Some(queue)
     }
@@ -360,8 +383,19 @@ impl Queues {
         let key = self.key;
         let Some(queue) = self.get_mut(slot) else { return };
         let notifier_of = |record: &QueueRecord| record.notifier.as_ref().map(|notifier| notifier.notifier);
+        let link_of = |record: &QueueRecord| record.link.as_ref().map(|link| link.link);
         let (before, after) = (notifier_of(&queue.record), notifier_of(&record));
+        let (link_before, link_after) = (link_of(&queue.record), link_of(&record));
         queue.record = record;
+        if link_before != link_after {
+            if let Some(before) = link_before {
+                self.links.remove(&key, &before, slot);
+            }
+            if let Some(after) = link_after {
+                let chunks = &self.chunks;
+                self.links.insert(&key, &after, slot, |slot| link_in(chunks, slot));
+            }
+        }
         if before != after {
             if let Some(before) = before {
                 self.notifiers.remove(&key, &before, slot);
@@ -382,6 +416,10 @@ impl Queues {
         self.notifiers.len()
     }
 
+    pub(super) fn link_count(&self) -> usize {
+        self.links.len()
+    }
+
     pub(super) fn sender_count(&self) -> usize {
         self.senders.len()
     }
@@ -390,6 +428,10 @@ impl Queues {
 fn slot_in(chunks: &[Box<[Option<Queue>]>], slot: u32) -> Option<&Queue> {
     let slot = slot as usize;
     chunks.get(slot / CHUNK)?.get(slot % CHUNK)?.as_ref()
+}
+
+fn link_in(chunks: &[Box<[Option<Queue>]>], slot: u32) -> Option<&Id> {
+    slot_in(chunks, slot)?.record.link.as_ref().map(|link| &link.link)
 }
 
 fn notifier_in(chunks: &[Box<[Option<Queue>]>], slot: u32) -> Option<&Id> {

@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::num::NonZeroU32;
 
 use crate::keys::{AuthKey, Ed448Public, Ed25519Public, X25519Public};
 use crate::session::outgoing::DeliverySecret;
@@ -29,6 +30,10 @@ pub struct QueueRecord {
     pub status: QueueStatus,
     /// The notifier, when notifications are on.
     pub notifier: Option<Box<NotifierRecord>>,
+    /// The link, when there is link data.
+    pub link: Option<Box<LinkRecord>>,
+    /// The service that receives the queue's messages, when one subscribed to it.
+    pub service: Option<ServiceNumber>,
     /// The day (seconds of its start) on which the queue was created or last used by its recipient: coarse, so that
     /// storage tells little about when people talk.
     pub updated: UnixTime,
@@ -73,10 +78,28 @@ pub struct NotifierRecord {
     pub key: AuthKey,
     /// With what notification metadata is encrypted.
     pub secret: DeliverySecret,
+    /// The service that is told of messages, when one subscribed to it.
+    pub service: Option<ServiceNumber>,
 }
 
+/// A queue's link, as far as the broker must know it; the data itself is in storage.
+#[derive(Clone, PartialEq, Eq)]
+pub struct LinkRecord {
+    /// The link id.
+    pub link: [u8; IDENTIFIER_LENGTH],
+    /// The SHA-256 of the fixed data, which never changes: `LSET` must bring the same.
+    pub fixed: [u8; 32],
+}
+
+/// The key of a service in storage. Internal: never on the wire, never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceNumber(pub NonZeroU32);
+
 /// The first byte of every stored record: the version of the layout below.
-const LAYOUT: u8 = 1;
+const LAYOUT: u8 = 2;
+
+/// The layout of relays that knew neither links nor services.
+const LAYOUT_WITHOUT_LINKS: u8 = 1;
 
 /// Why a stored record cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,11 +124,13 @@ impl core::fmt::Display for RecordError {
 impl core::error::Error for RecordError {}
 
 impl QueueRecord {
-    /// Appends the stored form: about 180 bytes, 100 more with a notifier.
+    /// Appends the stored form: about 180 bytes, 100 more with a notifier, 60 more with a link.
     ///
-    /// Layout 1: layout (1) ‖ recipient id (24) ‖ sender id (24) ‖ count of recipient keys (1) ‖ keys ‖ delivery secret
+    /// Layout 2: layout (1) ‖ recipient id (24) ‖ sender id (24) ‖ count of recipient keys (1) ‖ keys ‖ delivery secret
     /// (64) ‖ sender key or a 0 byte ‖ mode (1) ‖ status (1, a blocked one with reason and notice) ‖ 0, or 1 ‖ notifier
-    /// id (24) ‖ key ‖ secret (64) ‖ updated (8). A key is a kind byte (1 Ed25519, 2 Ed448, 3 X25519) and its raw bytes.
+    /// id (24) ‖ key ‖ secret (64) ‖ service (4, 0 for none) ‖ updated (8) ‖ 0, or 1 ‖ link id (24) ‖ hash of the fixed data
+    /// (32) ‖ service (4). A key is a kind byte (1 Ed25519, 2 Ed448, 3 X25519) and its raw bytes. Layout 1, which is still
+    /// read, has no services and ends with `updated`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.push(LAYOUT);
         out.extend_from_slice(&self.recipient);
@@ -151,9 +176,19 @@ impl QueueRecord {
                 out.extend_from_slice(&notifier.notifier);
                 put_key(out, &notifier.key);
                 put_secret(out, &notifier.secret);
+                put_service(out, notifier.service);
             }
         }
         out.extend_from_slice(&self.updated.0.to_be_bytes());
+        match &self.link {
+            None => out.push(0),
+            Some(link) => {
+                out.push(1);
+                out.extend_from_slice(&link.link);
+                out.extend_from_slice(&link.fixed);
+            }
+        }
+        put_service(out, self.service);
     }
 
     /// Reads the stored form.
@@ -165,15 +200,16 @@ impl QueueRecord {
         if layout > LAYOUT {
             return Err(RecordError::NewerLayout(layout));
         }
-        if layout != LAYOUT {
+        if layout < LAYOUT_WITHOUT_LINKS {
             return Err(RecordError::Damaged);
         }
         let mut rest = Rest(rest);
-        let record = Self::decode_layout_1(&mut rest).ok_or(RecordError::Damaged)?;
+        let record = Self::decode_layout(&mut rest, layout).ok_or(RecordError::Damaged)?;
         if rest.0.is_empty() { Ok(record) } else { Err(RecordError::Damaged) }
     }
 
-    fn decode_layout_1(rest: &mut Rest<'_>) -> Option<Self> {
+    fn decode_layout(rest: &mut Rest<'_>, layout: u8) -> Option<Self> {
+        let with_links = layout > LAYOUT_WITHOUT_LINKS;
         let recipient = rest.array()?;
         let sender = rest.array()?;
         let count = rest.byte()?;
@@ -215,10 +251,17 @@ impl QueueRecord {
                 notifier: rest.array()?,
                 key: rest.key()?,
                 secret: rest.secret()?,
+                service: if with_links { rest.service()? } else { None },
             })),
             _ => return None,
         };
         let updated = UnixTime(i64::from_be_bytes(rest.array()?));
+        let link = match if with_links { rest.byte()? } else { 0 } {
+            0 => None,
+            1 => Some(Box::new(LinkRecord { link: rest.array()?, fixed: rest.array()? })),
+            _ => return None,
+        };
+        let service = if with_links { rest.service()? } else { None };
         Some(Self {
             recipient,
             sender,
@@ -228,6 +271,8 @@ impl QueueRecord {
             mode,
             status,
             notifier,
+            link,
+            service,
             updated,
         })
     }
@@ -266,6 +311,10 @@ fn put_secret(out: &mut Vec<u8>, secret: &DeliverySecret) {
     out.extend_from_slice(&secret.peer.0);
 }
 
+fn put_service(out: &mut Vec<u8>, service: Option<ServiceNumber>) {
+    out.extend_from_slice(&service.map_or(0, |service| service.0.get()).to_be_bytes());
+}
+
 /// What is left to read of a stored record.
 struct Rest<'a>(&'a [u8]);
 
@@ -296,5 +345,9 @@ impl Rest<'_> {
 
     fn secret(&mut self) -> Option<DeliverySecret> {
         Some(DeliverySecret { relay: self.array()?, peer: X25519Public(self.array()?) })
+    }
+
+    fn service(&mut self) -> Option<Option<ServiceNumber>> {
+        Some(NonZeroU32::new(u32::from_be_bytes(self.array()?)).map(ServiceNumber))
     }
 }

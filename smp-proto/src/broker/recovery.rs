@@ -39,7 +39,7 @@ impl Broker {
         let attempts = match queue.health {
             Health::Postponed { .. } => return,
             Health::Doubtful { attempts } => attempts,
-            Health::Sound | Health::Deleting => 0,
+            Health::Sound | Health::Deleting | Health::Creating => 0,
         };
         queue.health = Health::Postponed { attempts: attempts.saturating_add(1) };
         let delay = Duration::from_secs(1 << attempts.min(LONGEST_DELAY));
@@ -130,6 +130,11 @@ impl Broker {
         }
         if let Some(notifier) = &record.notifier
             && self.queues.holder(&notifier.notifier).is_some_and(|slot| slot != at.slot)
+        {
+            return Err(RestoreError::IdInUse);
+        }
+        if let Some(link) = &record.link
+            && self.queues.holder(&link.link).is_some_and(|slot| slot != at.slot)
         {
             return Err(RestoreError::IdInUse);
         }

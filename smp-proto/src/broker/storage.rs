@@ -9,6 +9,7 @@
 //!   then speaks (DESIGN, contract 3).
 //! - [`Completion::Failed`] means that the action took no effect, now or later. The broker then distrusts what it
 //!   knows of that queue and reads it again ([`StorageAction::ReadQueue`]) before it accepts anything for it.
+//! - Link data is stored beside its queue's record, and never handed over at start.
 //! - At start, before any connection, the driver hands every stored queue to the broker ([`StoredQueue`]): its record
 //!   and the marks of its waiting messages, but no bodies.
 
@@ -67,6 +68,21 @@ impl core::fmt::Debug for StoredMessage {
     }
 }
 
+/// The two encrypted parts of link data as they are stored: opaque, and at most as long as a block.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoredLink {
+    /// Never changes.
+    pub fixed: Bytes,
+    /// The owner may change it.
+    pub user: Bytes,
+}
+
+impl core::fmt::Debug for StoredLink {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(formatter, "StoredLink({} and {} bytes)", self.fixed.len(), self.user.len())
+    }
+}
+
 /// One thing that the broker asks of storage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StorageAction {
@@ -77,7 +93,16 @@ pub enum StorageAction {
         /// What to keep.
         record: Box<QueueRecord>,
     },
-    /// Delete the queue's record and all its messages.
+    /// Create the queue or replace its record, and with the same commit its link data: both or neither take effect.
+    PutQueueAndLink {
+        /// Which queue.
+        queue: QueueNumber,
+        /// What to keep.
+        record: Box<QueueRecord>,
+        /// The link data to keep from now on; `None` = delete what there is.
+        link: Option<StoredLink>,
+    },
+    /// Delete the queue's record, its link data and all its messages.
     DeleteQueue {
         /// Which queue.
         queue: QueueNumber,
@@ -111,6 +136,11 @@ pub enum StorageAction {
         /// The mark it was put with.
         mark: MessageMark,
     },
+    /// Read the link data of a queue whose writing has completed.
+    ReadLink {
+        /// Which queue.
+        queue: QueueNumber,
+    },
     /// Read what is stored of a queue, after a failure made the broker's own picture doubtful.
     ReadQueue {
         /// Which queue.
@@ -124,12 +154,20 @@ impl StorageAction {
     pub const fn queue(&self) -> QueueNumber {
         match self {
             Self::PutQueue { queue, .. }
+            | Self::PutQueueAndLink { queue, .. }
             | Self::DeleteQueue { queue }
             | Self::PutMessage { queue, .. }
             | Self::DeleteMessage { queue, .. }
             | Self::ReadMessage { queue, .. }
+            | Self::ReadLink { queue }
             | Self::ReadQueue { queue } => *queue,
         }
+    }
+
+    /// Whether the action only reads.
+    #[must_use]
+    pub const fn is_read(&self) -> bool {
+        matches!(self, Self::ReadMessage { .. } | Self::ReadLink { .. } | Self::ReadQueue { .. })
     }
 }
 
@@ -151,6 +189,8 @@ pub enum Completion {
     Done(ActionId),
     /// The message that was read, `None` when there is none.
     Message(ActionId, Option<StoredMessage>),
+    /// The link data that was read, `None` when there is none.
+    Link(ActionId, Option<StoredLink>),
     /// The queue that was read, `None` when there is none.
     Queue(ActionId, Option<Box<StoredQueue>>),
     /// The action failed and took no effect.
@@ -162,9 +202,11 @@ impl Completion {
     #[must_use]
     pub const fn action(&self) -> ActionId {
         match self {
-            Self::Done(action) | Self::Message(action, _) | Self::Queue(action, _) | Self::Failed(action) => {
-                *action
-            }
+            Self::Done(action)
+            | Self::Message(action, _)
+            | Self::Link(action, _)
+            | Self::Queue(action, _)
+            | Self::Failed(action) => *action,
         }
     }
 }

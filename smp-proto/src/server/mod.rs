@@ -25,7 +25,8 @@ use sha2::{Digest, Sha256};
 
 use crate::broker::storage::{ActionId, Completion, StorageAction, StoredQueue};
 use crate::broker::{
-    Broker, BrokerConfig, ConnectionId, Inconsistency, RestoreError, Statistics, TooManyConnections,
+    BlockError, Broker, BrokerConfig, ConnectionId, Inconsistency, RestoreError, Statistics,
+    TooManyConnections,
 };
 use crate::entropy::Entropy;
 use crate::session::identity::SigningFailed;
@@ -33,6 +34,7 @@ use crate::session::outgoing::Outgoing;
 use crate::session::server::{Received, ServerSession, ServerSessionConfig};
 use crate::session::{CloseReason, Misuse, OpenedBlock, SessionError, TransportFacts};
 use crate::time::{Duration, Instant, Now};
+use crate::wire::error::Blocked;
 use crate::wire::version::Version;
 
 /// What an operator decides about a relay.
@@ -366,6 +368,23 @@ impl Server {
         }
         let last = peer.session.take_handshake_block();
         self.events.push_back(ServerEvent::Closed(id, reason, last));
+    }
+
+    /// Blocks the queue that has this id, as recipient, sender, notifier or link id; its subscriber is told when that is
+    /// durable.
+    ///
+    /// # Errors
+    /// [`BlockError`].
+    pub fn block(&mut self, id: &[u8; 24], blocked: Blocked) -> Result<(), BlockError> {
+        self.broker.block(id, blocked)
+    }
+
+    /// Unblocks a queue.
+    ///
+    /// # Errors
+    /// [`BlockError`].
+    pub fn unblock(&mut self, id: &[u8; 24]) -> Result<(), BlockError> {
+        self.broker.unblock(id)
     }
 
     /// The broker, to look at.

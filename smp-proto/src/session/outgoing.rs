@@ -43,6 +43,8 @@ pub enum OutgoingContent {
     Message(Delivery),
     /// `NMSG`, boxed by the session.
     Notification(Box<NotificationDelivery>),
+    /// `LNK`
+    Link(Box<LinkAnswer>),
     /// `END`
     End,
     /// `DELD`, or `END` below v10.
@@ -51,6 +53,31 @@ pub enum OutgoingContent {
     Information(Box<String>),
     /// `ERR`
     Error(SmpError),
+}
+
+impl OutgoingContent {
+    /// Whether it has a body that was read from storage: as much as a block.
+    #[must_use]
+    pub const fn has_body(&self) -> bool {
+        matches!(self, Self::Message(_) | Self::Link(_))
+    }
+}
+
+/// Link data on its way to whoever has the link.
+#[derive(Clone)]
+pub struct LinkAnswer {
+    /// The queue's sender id.
+    pub sender: [u8; IDENTIFIER_LENGTH],
+    /// The encrypted fixed data.
+    pub fixed: Bytes,
+    /// The encrypted user data.
+    pub user: Bytes,
+}
+
+impl core::fmt::Debug for LinkAnswer {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(formatter, "LinkAnswer({} and {} bytes)", self.fixed.len(), self.user.len())
+    }
 }
 
 /// A message on its way to its recipient.

@@ -13,6 +13,7 @@ use crate::crypto::{BoxError, BoxKey, Nonce, Provider};
 use crate::keys::X25519Secret;
 use crate::time::Now;
 use crate::wire::block::BLOCK_LENGTH;
+use crate::wire::command::LinkData;
 use crate::wire::error::SmpError;
 use crate::wire::identifier::Identifier;
 use crate::wire::primitives::{Full, SliceWriter, Writer};
@@ -121,6 +122,10 @@ fn write(
             out.put(b"ERR ")?;
             return error.for_version(version).encode(out).map_err(NotWritten::from);
         }
+        OutgoingContent::Link(link) => Response::Link {
+            sender: link.sender.into(),
+            data: LinkData { fixed: &link.fixed, user: &link.user },
+        },
         OutgoingContent::Information(json) => Response::Information(json),
         OutgoingContent::Ok => Response::Ok,
         OutgoingContent::Subscribed => Response::Subscribed { service: None },

@@ -72,19 +72,20 @@ pub(crate) enum Outcome<'a> {
         command: Command<'a>,
         /// The key that authorized it, `None` when it came without authorization.
         key: Option<AuthKey>,
-        /// The relay's fresh keys for what the command creates: made here, because it is expensive.
-        relay_keys: RelayKeys,
+        /// What the command needs and is expensive to make.
+        prepared: Prepared,
     },
     /// Answer this.
     Refuse(SmpError),
 }
 
-/// The relay's fresh key pairs that a command needs: for the queue (`NEW`), for the notifier (`NKEY`, or `NEW` with a
-/// notifier), or none.
+/// What a command needs and a session makes, because it is expensive: the relay's fresh key pairs for the queue (`NEW`)
+/// and for the notifier (`NKEY`, or `NEW` with a notifier), and the SHA-256 of fixed link data (`LSET`, or `NEW` with it).
 #[derive(Debug, Default)]
-pub(crate) struct RelayKeys {
+pub(crate) struct Prepared {
     pub(crate) queue: Option<RelayKeyPair>,
     pub(crate) notifier: Option<RelayKeyPair>,
+    pub(crate) fixed_data: Option<[u8; 32]>,
 }
 
 /// A fresh X25519 key pair of the relay.

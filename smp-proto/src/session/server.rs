@@ -65,8 +65,8 @@ pub struct ServerSessionConfig {
 }
 
 impl ServerSessionConfig {
-    /// The versions that are offered unless configured otherwise: 6 to 14.
-    pub const OFFERED: VersionRange = VersionRange::between(Version::OLDEST, Version::PROXY_FLAG);
+    /// The versions that are offered unless configured otherwise: 6 to 18.
+    pub const OFFERED: VersionRange = VersionRange::between(Version::OLDEST, Version::BLOCKED_NOTICE);
 
     /// The usual configuration of a relay with this identity.
     #[must_use]

@@ -6,13 +6,15 @@
 //! result ignored. Shared secrets are remembered only after they have verified something: a forger cannot tell
 //! by time whether a key was known. (A contact address with several owners costs more with each owner.)
 
-use super::request::{Authority, Outcome, RelayKeyPair, RelayKeys, Request, Verified};
+use sha2::{Digest, Sha256};
+
+use super::request::{Authority, Outcome, Prepared, RelayKeyPair, Request, Verified};
 use super::server::{CHUNK_LENGTH, RequestChunk, ServerSession};
 use super::shared_secrets::SharedSecrets;
 use crate::crypto::{BoxKey, Ed25519Check, Provider, authenticator, signatures};
 use crate::entropy::Entropy;
 use crate::keys::{AuthKey, Ed448Public, Ed25519Public, X25519Public, X25519Secret};
-use crate::wire::command::Command;
+use crate::wire::command::{Command, LinkData, QueueRequest};
 use crate::wire::error::SmpError;
 use crate::wire::transmission::{Authorization, Transmission};
 use crate::wire::version::Version;
@@ -111,8 +113,8 @@ impl ServerSession {
                             Outcome::Refuse(SmpError::LargeMessage)
                         }
                         Verdict::Execute(key) => {
-                            let relay_keys = RelayKeys::for_command(&command, provider, entropy);
-                            Outcome::Execute { command, key, relay_keys }
+                            let prepared = Prepared::for_command(&command, provider, entropy);
+                            Outcome::Execute { command, key, prepared }
                         }
                     };
                     Verified { correlation, entity, outcome }
@@ -284,8 +286,8 @@ impl Verifier<'_> {
     }
 }
 
-impl RelayKeys {
-    /// The keys that a verified command needs.
+impl Prepared {
+    /// What a verified command needs.
     fn for_command(
         command: &Command<'_>,
         provider: &dyn Provider,
@@ -295,13 +297,21 @@ impl RelayKeys {
             Command::New(new) => Self {
                 queue: Some(RelayKeyPair::generate(provider, entropy)),
                 notifier: new.notifier.as_ref().map(|_| RelayKeyPair::generate(provider, entropy)),
+                fixed_data: new.request.as_ref().and_then(QueueRequest::link_data).map(digest_of_fixed),
             },
             Command::EnableNotifications(_) => {
-                Self { queue: None, notifier: Some(RelayKeyPair::generate(provider, entropy)) }
+                Self { notifier: Some(RelayKeyPair::generate(provider, entropy)), ..Self::default() }
+            }
+            Command::SetLink { data, .. } => {
+                Self { fixed_data: Some(digest_of_fixed(*data)), ..Self::default() }
             }
             _ => Self::default(),
         }
     }
+}
+
+fn digest_of_fixed(data: LinkData<'_>) -> [u8; 32] {
+    Sha256::digest(data.fixed).into()
 }
 
 impl RelayKeyPair {

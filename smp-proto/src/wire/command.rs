@@ -445,6 +445,15 @@ impl<'a> QueueRequest<'a> {
         }
     }
 
+    /// The link data, if it comes with any.
+    #[must_use]
+    pub const fn link_data(&self) -> Option<LinkData<'a>> {
+        match self {
+            Self::Messaging(Some((_, data))) | Self::Contact(Some((_, _, data))) => Some(*data),
+            Self::Messaging(None) | Self::Contact(None) => None,
+        }
+    }
+
     fn read(read: &mut Reader<'a>) -> Option<Self> {
         match read.byte()? {
             b'M' => read.maybe(|read| Some((read.identifier()?, LinkData::read(read)?))).map(Self::Messaging),

@@ -56,6 +56,13 @@ pub(super) const KEYS: &[Key] = &[
         "24",
         "Hours after which a notification that nobody fetched is forgotten: 1 to 720.",
     ),
+    key(
+        "STORE_LOG",
+        "expire_unused_invitations_days",
+        "180",
+        "Days after which a queue between two that nobody has secured is deleted, with the link data behind its one-time\n\
+         link: an invitation that was never used. 1 to 3650, or 0: never. Contact addresses never expire.",
+    ),
     key("STORE_LOG", "log_stats", "off", "Not supported: only `off` is allowed."),
     key(
         "STORAGE",

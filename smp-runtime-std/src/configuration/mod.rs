@@ -32,6 +32,8 @@ pub struct Configuration {
     pub durability: Durability,
     /// After what time a waiting message is deleted.
     pub message_expiry: Duration,
+    /// After how long a queue between two that nobody has secured is deleted with its link data; `None` = never.
+    pub unused_invitation_expiry: Option<Duration>,
     /// After what time a waiting notification is forgotten.
     pub notification_expiry: Duration,
     /// Whether anybody may create queues.
@@ -249,6 +251,7 @@ impl Default for Configuration {
         Self {
             durability: Durability::Commit,
             message_expiry: days(21),
+            unused_invitation_expiry: Some(days(180)),
             notification_expiry: Duration::from_secs(24 * 3600),
             new_queues: true,
             create_password: None,
@@ -324,6 +327,14 @@ impl Configuration {
                 _ => Err(NotAllowed("`commit` or `relaxed`".into())),
             })?,
             message_expiry: days(settings.integer("STORE_LOG", "expire_messages_days", 1, 3650)?),
+            unused_invitation_expiry: Some(settings.integer(
+                "STORE_LOG",
+                "expire_unused_invitations_days",
+                0,
+                3650,
+            )?)
+            .filter(|number| *number > 0)
+            .map(days),
             notification_expiry: Duration::from_secs(
                 3600 * settings.integer("STORE_LOG", "expire_ntfs_hours", 1, 720)?,
             ),

@@ -26,8 +26,9 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant as SystemInstant};
 
-use smp_proto::broker::{Broker, Statistics};
+use smp_proto::broker::{BlockError, Broker, Statistics};
 use smp_proto::session::server::ServerSessionConfig;
+use smp_proto::wire::error::Blocked;
 
 use self::admission::Admission;
 use self::clock::Clock;
@@ -126,6 +127,23 @@ impl Relay {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.admission.count().0
+    }
+
+    /// Blocks the queue that has this id, as recipient, sender, notifier or link id; its subscriber is told when that is
+    /// durable.
+    ///
+    /// # Errors
+    /// [`BlockError`].
+    pub fn block(&self, id: &[u8; 24], blocked: Blocked) -> Result<(), BlockError> {
+        self.held.hold(None, |broker| broker.block(id, blocked))
+    }
+
+    /// Unblocks a queue.
+    ///
+    /// # Errors
+    /// [`BlockError`].
+    pub fn unblock(&self, id: &[u8; 24]) -> Result<(), BlockError> {
+        self.held.hold(None, |broker| broker.unblock(id))
     }
 
     /// Figures of the broker, none of which is about one queue or client.

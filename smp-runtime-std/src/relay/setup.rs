@@ -115,6 +115,9 @@ impl RelayBuilder {
         let options = ServerTlsOptions {
             // Stock clients offer one or the other, by the port of their address; both are served at every port.
             protocols: vec![ApplicationProtocol::Smp1, ApplicationProtocol::Http11],
+            // A stock service that is not asked for its certificate goes on without being one: service sessions are not
+            // offered yet, and would be refused.
+            ask_for_client_certificate: false,
             ..ServerTlsOptions::default()
         };
         let tls = ServerTls::with_options(credentials, &options).map_err(SetupError::Tls)?;
@@ -232,6 +235,7 @@ fn broker_configuration(configuration: &Configuration) -> BrokerConfig {
         message_quota: small(limits.message_quota),
         message_time_to_live: configuration.message_expiry,
         notification_time_to_live: configuration.notification_expiry,
+        unsecured_time_to_live: configuration.unused_invitation_expiry,
         limits: Limits {
             connections: large(limits.connections),
             queues: large(limits.queues),

@@ -1,8 +1,8 @@
 //! The embedded engine: one file, `queues.redb`, in the data folder.
 //!
-//! Three tables. `queues`: number → record. `marks`: (number, sequence) → time (8 bytes) and kind (1 byte), which is all
+//! Four tables. `queues`: number → record. `marks`: (number, sequence) → time (8 bytes) and kind (1 byte), which is all
 //! that is read of messages at start. `bodies`: (number, sequence) → message id (24 bytes), notification flag (1 byte),
-//! body. Every commit is atomic and checked when the file is opened; freed pages are used again, and nothing is ever
+//! body. `links`: number → length of the fixed link data (4 bytes), fixed data, user data. Every commit is atomic and checked when the file is opened; freed pages are used again, and nothing is ever
 //! compacted while the relay runs. redb locks the file, so that no second process opens it.
 //!
 //! After an error of input or output redb does not work any more: the engine then opens the file again, which brings
@@ -22,7 +22,7 @@ use redb::{
 };
 use smp_proto::broker::record::QueueRecord;
 use smp_proto::broker::storage::{
-    MessageKind, MessageMark, QueueNumber, Sequence, StorageAction, StoredMessage, StoredQueue,
+    MessageKind, MessageMark, QueueNumber, Sequence, StorageAction, StoredLink, StoredMessage, StoredQueue,
 };
 use smp_proto::time::UnixTime;
 
@@ -39,6 +39,7 @@ const CACHE: usize = 32 << 20;
 
 const PROPERTIES: TableDefinition<'_, &str, u64> = TableDefinition::new("properties");
 const QUEUES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("queues");
+const LINKS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("links");
 const MARKS: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("marks");
 const BODIES: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("bodies");
 
@@ -185,6 +186,7 @@ fn prepare(file: &Path, database: &Database, is_new: bool) -> Result<(), Storage
             _ => return Err(StorageError::Foreign(file.to_owned())),
         }
         transaction.open_table(QUEUES).map_err(|error| table(file, error))?;
+        transaction.open_table(LINKS).map_err(|error| table(file, error))?;
         transaction.open_table(MARKS).map_err(|error| table(file, error))?;
         transaction.open_table(BODIES).map_err(|error| table(file, error))?;
     }
@@ -265,6 +267,19 @@ fn decode_message(bytes: &[u8]) -> Option<StoredMessage> {
     Some(StoredMessage { id: *id, notification, body: Bytes::copy_from_slice(body) })
 }
 
+fn encode_link(link: &StoredLink, out: &mut Vec<u8>) {
+    out.clear();
+    out.extend_from_slice(&u32::try_from(link.fixed.len()).unwrap_or(u32::MAX).to_be_bytes());
+    out.extend_from_slice(&link.fixed);
+    out.extend_from_slice(&link.user);
+}
+
+fn decode_link(bytes: &[u8]) -> Option<StoredLink> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    let (fixed, user) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+    Some(StoredLink { fixed: Bytes::copy_from_slice(fixed), user: Bytes::copy_from_slice(user) })
+}
+
 /// The marks of a queue's messages.
 fn read_marks(
     transaction: &ReadTransaction,
@@ -331,6 +346,7 @@ impl Engine for Embedded {
             {
                 let failed = |error| storage(file, error);
                 let mut queues = transaction.open_table(QUEUES).map_err(|error| table(file, error))?;
+                let mut links = transaction.open_table(LINKS).map_err(|error| table(file, error))?;
                 let mut marks = transaction.open_table(MARKS).map_err(|error| table(file, error))?;
                 let mut bodies = transaction.open_table(BODIES).map_err(|error| table(file, error))?;
                 for write in writes {
@@ -341,8 +357,24 @@ impl Engine for Embedded {
                             queues.insert(queue.0, scratch.as_slice()).map_err(failed)?;
                             zeroize::Zeroize::zeroize(scratch.as_mut_slice());
                         }
+                        StorageAction::PutQueueAndLink { queue, record, link } => {
+                            scratch.clear();
+                            record.encode(scratch);
+                            queues.insert(queue.0, scratch.as_slice()).map_err(failed)?;
+                            zeroize::Zeroize::zeroize(scratch.as_mut_slice());
+                            match link {
+                                None => {
+                                    links.remove(queue.0).map_err(failed)?;
+                                }
+                                Some(link) => {
+                                    encode_link(link, scratch);
+                                    links.insert(queue.0, scratch.as_slice()).map_err(failed)?;
+                                }
+                            }
+                        }
                         StorageAction::DeleteQueue { queue } => {
                             queues.remove(queue.0).map_err(failed)?;
+                            links.remove(queue.0).map_err(failed)?;
                             let all = (queue.0, 0)..=(queue.0, u64::MAX);
                             marks.retain_in(all.clone(), |_, _| false).map_err(failed)?;
                             bodies.retain_in(all, |_, _| false).map_err(failed)?;
@@ -363,7 +395,9 @@ impl Engine for Embedded {
                             marks.remove(key).map_err(failed)?;
                             bodies.remove(key).map_err(failed)?;
                         }
-                        StorageAction::ReadMessage { .. } | StorageAction::ReadQueue { .. } => {}
+                        StorageAction::ReadMessage { .. }
+                        | StorageAction::ReadLink { .. }
+                        | StorageAction::ReadQueue { .. } => {}
                     }
                 }
             }
@@ -381,6 +415,20 @@ impl Engine for Embedded {
             let bodies = transaction.open_table(BODIES).map_err(|error| table(file, error))?;
             let body = bodies.get((queue.0, sequence.0)).map_err(|error| storage(file, error))?;
             body.map(|body| decode_message(body.value()).ok_or_else(|| damaged_message(file))).transpose()
+        })
+    }
+
+    fn read_link(&mut self, queue: QueueNumber) -> Result<Option<StoredLink>, StorageError> {
+        self.with(|database, _, file| {
+            let transaction = database.begin_read().map_err(|error| beginning(file, error))?;
+            let links = transaction.open_table(LINKS).map_err(|error| table(file, error))?;
+            let link = links.get(queue.0).map_err(|error| storage(file, error))?;
+            link.map(|link| {
+                decode_link(link.value()).ok_or_else(|| {
+                    StorageError::Damaged(file.to_owned(), "link data cannot be read".to_owned())
+                })
+            })
+            .transpose()
         })
     }
 

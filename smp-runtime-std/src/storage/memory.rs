@@ -1,7 +1,7 @@
 //! The engine of tests: the core's storage model. Nothing survives the process.
 
 use smp_proto::broker::storage::{
-    ActionId, QueueNumber, Sequence, StorageAction, StoredMessage, StoredQueue,
+    ActionId, QueueNumber, Sequence, StorageAction, StoredLink, StoredMessage, StoredQueue,
 };
 use smp_proto::storage_model::StorageModel;
 
@@ -42,6 +42,10 @@ impl Engine for Memory {
         sequence: Sequence,
     ) -> Result<Option<StoredMessage>, StorageError> {
         Ok(self.model.message(queue, sequence).cloned())
+    }
+
+    fn read_link(&mut self, queue: QueueNumber) -> Result<Option<StoredLink>, StorageError> {
+        Ok(self.model.link(queue).cloned())
     }
 
     fn read_queue(&mut self, queue: QueueNumber) -> Result<Option<StoredQueue>, StorageError> {

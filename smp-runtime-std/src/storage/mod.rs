@@ -34,7 +34,9 @@ mod error;
 mod memory;
 mod thread;
 
-use smp_proto::broker::storage::{QueueNumber, Sequence, StorageAction, StoredMessage, StoredQueue};
+use smp_proto::broker::storage::{
+    QueueNumber, Sequence, StorageAction, StoredLink, StoredMessage, StoredQueue,
+};
 use std::time::Duration;
 
 pub use self::embedded::Embedded;
@@ -85,6 +87,12 @@ pub trait Engine: Send + 'static {
         queue: QueueNumber,
         sequence: Sequence,
     ) -> Result<Option<StoredMessage>, StorageError>;
+
+    /// Reads a queue's link data.
+    ///
+    /// # Errors
+    /// [`StorageError`] when it cannot be read, other than because it is not there.
+    fn read_link(&mut self, queue: QueueNumber) -> Result<Option<StoredLink>, StorageError>;
 
     /// Reads one queue without the bodies of its messages.
     ///

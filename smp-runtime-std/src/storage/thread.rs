@@ -180,6 +180,9 @@ impl Worker {
                     guarded(|| self.engine.read_message(*queue, *sequence))
                         .map(|message| Completion::Message(*id, message))
                 }
+                StorageAction::ReadLink { queue } => {
+                    guarded(|| self.engine.read_link(*queue)).map(|link| Completion::Link(*id, link))
+                }
                 StorageAction::ReadQueue { queue } => guarded(|| self.engine.read_queue(*queue))
                     .map(|queue| Completion::Queue(*id, queue.map(Box::new))),
                 _ => continue,
@@ -265,5 +268,5 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, StorageError>) -> Result<T, Stora
 }
 
 const fn is_write(action: &StorageAction) -> bool {
-    !matches!(action, StorageAction::ReadMessage { .. } | StorageAction::ReadQueue { .. })
+    !action.is_read()
 }

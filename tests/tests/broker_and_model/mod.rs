@@ -109,12 +109,14 @@ impl<'s> BrokerAndModel<'s> {
             message_time_to_live: Duration::from_secs(rules.message_life as u64),
             notification_time_to_live: Duration::from_secs(rules.news_life as u64),
             notification_delay: Duration::from_millis(rules.news_delay as u64),
+            unsecured_time_to_live: None,
             limits: Limits {
                 connections: rules.connections as u32,
                 queues: rules.queues as u32,
                 subscriptions: rules.subscriptions as u32,
                 commands_in_flight: 1024,
                 deliveries_in_flight: options.deliveries_in_flight,
+                recipient_keys: 16,
                 waiting_notifications: rules.waiting_notifications as u16,
             },
         };
@@ -322,9 +324,7 @@ impl<'s> BrokerAndModel<'s> {
                 let known = self.messages.insert(message.id, number);
                 ensure(known.is_none(), || "two messages with one id".into())?;
             }
-            let is_read =
-                matches!(action, StorageAction::ReadMessage { .. } | StorageAction::ReadQueue { .. });
-            let fails = if is_read { self.failing.reads_fail } else { self.failing.writes_fail };
+            let fails = if action.is_read() { self.failing.reads_fail } else { self.failing.writes_fail };
             if fails || self.ledger.odds > 0 && self.random(self.ledger.odds) == 0 {
                 self.done.push(Completion::Failed(id));
                 continue;
@@ -496,6 +496,7 @@ impl<'s> BrokerAndModel<'s> {
             OutgoingContent::Deleted => Saying::Deleted,
             OutgoingContent::Error(error) => Saying::Refused(error),
             OutgoingContent::Information(text) => Saying::Information(self.description(&text)?),
+            OutgoingContent::Link(_) => return fail("link data that nobody asked for"),
             OutgoingContent::Message(delivery) => Saying::Message(self.message(&entity, &delivery)?),
             OutgoingContent::Notification(delivery) => {
                 let relay_key = wire::public_of(delivery.secret.relay);

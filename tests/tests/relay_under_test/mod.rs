@@ -2,12 +2,12 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
-use smp_proto::broker::storage::{ActionId, Completion, QueueNumber, Sequence, StorageAction, StoredMessage};
+use smp_proto::broker::storage::{ActionId, Completion, StorageAction};
+use smp_proto::storage_model::StorageModel;
 use smp_proto::wire::address::ServerAddress;
 use smp_runtime_smol::executor::Threads;
 use smp_runtime_smol::service::Service;
@@ -117,37 +117,16 @@ impl Memory {
     fn start(completions: Completions) -> Box<dyn ActionQueue> {
         let (sender, receiver) = mpsc::channel::<Vec<(ActionId, StorageAction)>>();
         thread::spawn(move || {
-            let mut messages: BTreeMap<(QueueNumber, Sequence), StoredMessage> = BTreeMap::new();
+            let mut storage = StorageModel::default();
             for batch in receiver {
                 let done: Vec<Completion> =
-                    batch.into_iter().map(|(id, action)| carry_out(&mut messages, id, action)).collect();
+                    batch.into_iter().map(|(id, action)| storage.apply(id, action)).collect();
+                storage.sync();
                 completions.complete(done);
             }
         });
         Box::new(Self(Mutex::new(sender)))
     }
-}
-
-fn carry_out(
-    messages: &mut BTreeMap<(QueueNumber, Sequence), StoredMessage>,
-    id: ActionId,
-    action: StorageAction,
-) -> Completion {
-    match action {
-        StorageAction::PutQueue { .. } => {}
-        StorageAction::DeleteQueue { queue } => messages.retain(|(of, _), _| *of != queue),
-        StorageAction::PutMessage { queue, sequence, message, .. } => {
-            messages.insert((queue, sequence), message);
-        }
-        StorageAction::DeleteMessage { queue, sequence, .. } => {
-            messages.remove(&(queue, sequence));
-        }
-        StorageAction::ReadMessage { queue, sequence, .. } => {
-            return Completion::Message(id, messages.get(&(queue, sequence)).cloned());
-        }
-        StorageAction::ReadQueue { .. } => panic!("only a failure of storage makes the broker read a queue"),
-    }
-    Completion::Done(id)
 }
 
 impl ActionQueue for Memory {

@@ -7,38 +7,44 @@ use super::super::Broker;
 use super::super::actions::Purpose;
 use super::super::connections::Address;
 use super::super::identifiers::Id;
-use super::super::queues::Queue;
-use super::super::record::{NotifierRecord, QueueRecord, QueueStatus, RecipientKeys};
+use super::super::queues::{Health, Queue};
+use super::super::record::{LinkRecord, NotifierRecord, QueueRecord, QueueStatus, RecipientKeys};
 use super::super::storage::StorageAction;
 use super::{Refused, day_of};
 use crate::crypto::ids;
 use crate::entropy::Entropy;
+use crate::session::OpenedBlock;
 use crate::session::outgoing::{DeliverySecret, OutgoingContent};
-use crate::session::request::{RelayKeyPair, RelayKeys};
+use crate::session::request::{Prepared, RelayKeyPair};
 use crate::time::Now;
-use crate::wire::command::{NewQueue, NotifierKeys, QueueRequest, SubscriptionMode};
+use crate::wire::command::{LinkData, NewQueue, NotifierKeys, QueueRequest, SubscriptionMode};
 use crate::wire::error::{CommandError, SmpError};
 use crate::wire::response::{CreatedQueue, NotifierIds};
 
 /// How often an id is drawn again when it is taken, before the relay gives up.
 const ID_ATTEMPTS: usize = 3;
 
+/// What a client chose for a queue with link data.
+struct GivenIds<'a> {
+    sender: Id,
+    link: Option<Id>,
+    data: LinkData<'a>,
+}
+
 impl Broker {
     pub(super) fn create(
         &mut self,
         to: &Address,
         new: &NewQueue<'_>,
-        relay_keys: RelayKeys,
+        prepared: Prepared,
+        block: &OpenedBlock,
         now: Now,
         entropy: &mut (impl Entropy + ?Sized),
     ) -> Result<(), Refused> {
         if !self.may_create(new) {
             return Err(SmpError::Authorization);
         }
-        // Link data is not offered here; no version that this relay offers can carry it.
-        if matches!(new.request, Some(QueueRequest::Messaging(Some(_)) | QueueRequest::Contact(Some(_)))) {
-            return Err(CommandError::Prohibited.into());
-        }
+        let given = self.given_ids(to, new)?;
         if self.queues.len() >= self.config.limits.queues as usize {
             return Err(SmpError::Quota);
         }
@@ -46,12 +52,26 @@ impl Broker {
         if subscribe {
             self.check_attachments(to.connection)?;
         }
-        let pair = relay_keys.queue.ok_or(SmpError::Internal)?;
+        let pair = prepared.queue.ok_or(SmpError::Internal)?;
         let recipient = self.fresh_id(entropy)?;
-        let sender = self.fresh_id(entropy)?;
+        let sender = match &given {
+            Some(given) => given.sender,
+            None => self.fresh_id(entropy)?,
+        };
+        let link = match &given {
+            None => None,
+            Some(given) => {
+                let fixed = prepared.fixed_data.ok_or(SmpError::Internal)?;
+                let link = match given.link {
+                    Some(link) => link,
+                    None => self.fresh_id(entropy)?,
+                };
+                Some(LinkRecord { link, fixed })
+            }
+        };
         let notifier = match &new.notifier {
             None => None,
-            Some(keys) => Some(self.new_notifier(keys, relay_keys.notifier, entropy)?),
+            Some(keys) => Some(self.new_notifier(keys, prepared.notifier, entropy)?),
         };
         let mode = new.request.as_ref().map(QueueRequest::mode);
         let created = CreatedQueue {
@@ -59,7 +79,7 @@ impl Broker {
             sender: sender.into(),
             relay_dh: pair.public,
             mode,
-            link: None,
+            link: link.as_ref().map(|link| link.link.into()),
             service: None,
             notifier: notifier.as_ref().map(|(_, ids)| ids.clone()),
         };
@@ -72,17 +92,53 @@ impl Broker {
             mode,
             status: QueueStatus::Active,
             notifier: notifier.map(|(record, _)| Box::new(record)),
+            link: link.map(Box::new),
+            service: None,
             updated: day_of(now.wall),
         };
         let number = self.take_number();
-        let at = self.queues.insert(Queue::new(number, record.clone(), 0));
+        let mut queue = Queue::new(number, record.clone(), 0);
+        queue.health = Health::Creating;
+        let at = self.queues.insert(queue);
+        self.watch_unsecured(at);
         if subscribe {
             self.attach(to.connection, at);
         }
         let answer = OutgoingContent::Created(Box::new(created));
-        let action = StorageAction::PutQueue { queue: number, record: Box::new(record) };
+        let record = Box::new(record);
+        let action = match given {
+            None => StorageAction::PutQueue { queue: number, record },
+            Some(given) => {
+                let link = Some(super::link::stored(given.data, block));
+                StorageAction::PutQueueAndLink { queue: number, record, link }
+            }
+        };
         self.emit(at, Purpose::Create(to.clone(), answer), action);
         Ok(())
+    }
+
+    /// The ids that the client chose together with link data, if it did: the sender id that its correlation demands, and for
+    /// a contact address the link id. Ids that are taken are refused as if nobody might create.
+    fn given_ids<'a>(&self, to: &Address, new: &NewQueue<'a>) -> Result<Option<GivenIds<'a>>, Refused> {
+        let (sender, link, data) = match &new.request {
+            Some(QueueRequest::Messaging(Some((sender, data)))) => (sender, None, *data),
+            Some(QueueRequest::Contact(Some((link, sender, data)))) => (sender, Some(link), *data),
+            _ => return Ok(None),
+        };
+        let wanted = ids::sender_id(to.correlation.as_bytes());
+        if sender.as_full() != Some(&wanted) {
+            return Err(CommandError::Prohibited.into());
+        }
+        let link = match link {
+            None => None,
+            Some(link) => Some(*link.as_full().ok_or(SmpError::Command(CommandError::Prohibited))?),
+        };
+        let taken =
+            self.queues.knows(&wanted) || link.is_some_and(|link| link == wanted || self.queues.knows(&link));
+        if taken {
+            return Err(SmpError::Authorization);
+        }
+        Ok(Some(GivenIds { sender: wanted, link, data }))
     }
 
     fn may_create(&self, new: &NewQueue<'_>) -> bool {
@@ -112,6 +168,6 @@ impl Broker {
         let notifier = self.fresh_id(entropy)?;
         let ids = NotifierIds { notifier: notifier.into(), relay_dh: pair.public };
         let secret = DeliverySecret { relay: pair.secret, peer: keys.dh };
-        Ok((NotifierRecord { notifier, key: keys.key, secret }, ids))
+        Ok((NotifierRecord { notifier, key: keys.key, secret, service: None }, ids))
     }
 }

@@ -4,6 +4,7 @@
 //! fails, the queue is read again (see [`recovery`](super::recovery)).
 
 mod create;
+mod link;
 mod notifier;
 mod recipient;
 mod sender;
@@ -13,7 +14,7 @@ use alloc::boxed::Box;
 use super::Broker;
 use super::actions::Purpose;
 use super::connections::{Address, ConnectionId};
-use super::queues::{Health, NotifierSubscription, Queue, QueueRef};
+use super::queues::{NotifierSubscription, Queue, QueueRef};
 use super::record::{QueueRecord, QueueStatus};
 use super::recovery::storage_failed;
 use super::storage::{ActionId, StorageAction};
@@ -21,7 +22,7 @@ use crate::entropy::Entropy;
 use crate::keys::AuthKey;
 use crate::session::OpenedBlock;
 use crate::session::outgoing::OutgoingContent;
-use crate::session::request::RelayKeys;
+use crate::session::request::Prepared;
 use crate::time::{Now, UnixTime};
 use crate::wire::EntityId;
 use crate::wire::command::Command;
@@ -37,7 +38,7 @@ impl Broker {
         to: Address,
         command: Command<'_>,
         key: Option<AuthKey>,
-        relay_keys: RelayKeys,
+        prepared: Prepared,
         block: &OpenedBlock,
         now: Now,
         entropy: &mut (impl Entropy + ?Sized),
@@ -47,7 +48,7 @@ impl Broker {
                 self.connections.say(to, OutgoingContent::Pong);
                 return;
             }
-            Command::New(new) => self.create(&to, &new, relay_keys, now, entropy),
+            Command::New(new) => self.create(&to, &new, prepared, block, now, entropy),
             Command::Send { flags, body } => self.send(&to, key, flags, body, block, now, entropy),
             Command::SecureBySender(sender_key) => self.secure_by_sender(&to, key, sender_key, now),
             Command::SubscribeNotifications => self.subscribe_notifications(&to, key, now),
@@ -63,17 +64,23 @@ impl Broker {
             Command::Delete => self.with_recipient(&to, key, Self::delete),
             Command::QueueInformation => self.with_recipient(&to, key, Self::describe),
             Command::EnableNotifications(keys) => self.with_recipient(&to, key, |broker, to, at| {
-                broker.enable_notifications(to, at, &keys, relay_keys.notifier, now, entropy)
+                broker.enable_notifications(to, at, &keys, prepared.notifier, now, entropy)
             }),
             Command::DisableNotifications => {
                 self.with_recipient(&to, key, |broker, to, at| broker.disable_notifications(to, at, now))
             }
-            Command::RecipientKeys(_)
-            | Command::SetLink { .. }
-            | Command::DeleteLink
-            | Command::SecureByLink(_)
-            | Command::GetLink
-            | Command::SubscribeService
+            Command::RecipientKeys(keys) => {
+                self.with_recipient(&to, key, |broker, to, at| broker.set_recipient_keys(to, at, keys, now))
+            }
+            Command::SetLink { link, data } => self.with_recipient(&to, key, |broker, to, at| {
+                broker.set_link(to, at, &link, data, prepared.fixed_data, block, now)
+            }),
+            Command::DeleteLink => {
+                self.with_recipient(&to, key, |broker, to, at| broker.delete_link(to, at, now))
+            }
+            Command::SecureByLink(sender_key) => self.secure_by_link(&to, key, sender_key, now),
+            Command::GetLink => self.get_link(to.clone()),
+            Command::SubscribeService
             | Command::SubscribeServiceNotifications
             | Command::ProxyConnect { .. }
             | Command::ProxyForward { .. }
@@ -98,25 +105,39 @@ impl Broker {
         self.actions.emit(at, purpose, action)
     }
 
-    /// Changes a queue's record, in memory at once, and answers when that is durable. `previous` was notified so far, and
+    /// Changes a queue's record, in memory at once, and answers when that is durable, with link
+    /// data when there is no `answer`. `previous` was notified so far, and
     /// is told then that it is not any more.
     fn change_record(
         &mut self,
         to: &Address,
         at: QueueRef,
-        answer: OutgoingContent,
+        answer: Option<OutgoingContent>,
         previous: Option<NotifierSubscription>,
         now: Now,
         change: impl FnOnce(&mut QueueRecord),
     ) {
-        let Some(queue) = self.queues.at(at) else { return };
-        let before = Box::new(queue.record.clone());
-        let mut record = queue.record.clone();
-        change(&mut record);
-        record.updated = day_of(now.wall);
-        self.queues.replace_record(at.slot, record.clone());
+        let Some((before, record)) = self.replace(at, |record| {
+            change(record);
+            record.updated = day_of(now.wall);
+        }) else {
+            return;
+        };
         let purpose = Purpose::Change { to: to.clone(), answer, previous, before };
-        self.emit(at, purpose, StorageAction::PutQueue { queue: at.number, record: Box::new(record) });
+        self.emit(at, purpose, StorageAction::PutQueue { queue: at.number, record });
+    }
+
+    /// Changes a queue's record in memory. Returns the record of before, and the new one for storage.
+    pub(super) fn replace(
+        &mut self,
+        at: QueueRef,
+        change: impl FnOnce(&mut QueueRecord),
+    ) -> Option<(Box<QueueRecord>, Box<QueueRecord>)> {
+        let before = Box::new(self.queues.at(at)?.record.clone());
+        let mut record = before.clone();
+        change(&mut record);
+        self.queues.replace_record(at.slot, (*record).clone());
+        Some((before, record))
     }
 
     /// Finds the queue of a recipient's command, and checks that the key which authorized it still is the queue's.
@@ -143,7 +164,7 @@ impl Broker {
         let queue = self
             .queues
             .get(slot)
-            .filter(|queue| queue.health != Health::Deleting)
+            .filter(|queue| queue.health.is_present())
             .filter(|queue| is_authorized(queue))
             .ok_or(SmpError::Authorization)?;
         if queue.health.is_doubtful() {

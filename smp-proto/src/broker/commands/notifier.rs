@@ -55,7 +55,9 @@ impl Broker {
         if let Some(queue) = self.queues.at(at) {
             queue.rest();
         }
-        self.change_record(to, at, answer, previous, now, |record| record.notifier = notifier.map(Box::new));
+        self.change_record(to, at, Some(answer), previous, now, |record| {
+            record.notifier = notifier.map(Box::new)
+        });
     }
 
     pub(super) fn subscribe_notifications(

@@ -125,7 +125,7 @@ impl Broker {
     }
 
     pub(super) fn suspend(&mut self, to: &Address, at: QueueRef, now: Now) -> Result<(), Refused> {
-        self.change_record(to, at, OutgoingContent::Ok, None, now, |record| {
+        self.change_record(to, at, Some(OutgoingContent::Ok), None, now, |record| {
             // A blocked queue stays blocked: the recipient cannot hide the operator's decision.
             if record.status == QueueStatus::Active {
                 record.status = QueueStatus::Suspended;

@@ -49,7 +49,9 @@ impl Broker {
             return Err(SmpError::Authorization);
         }
         // Also when it is the same: the answer must wait until the first one is durable.
-        self.change_record(to, at, OutgoingContent::Ok, None, now, |record| record.sender_key = Some(key));
+        self.change_record(to, at, Some(OutgoingContent::Ok), None, now, |record| {
+            record.sender_key = Some(key);
+        });
         Ok(())
     }
 
@@ -74,11 +76,16 @@ impl Broker {
             QueueStatus::Blocked(blocked) => return Err(SmpError::Blocked(blocked.clone())),
         }
         let has_notifier = queue.record.notifier.is_some();
+        let has_link = queue.record.link.is_some();
         let last = queue.activity.as_ref().and_then(|activity| activity.messages.newest());
         // Once full, the queue is closed until it is empty.
         if last.is_some_and(|last| last.mark.kind == MessageKind::Quota) {
             return Err(SmpError::Quota);
         }
+        if has_link {
+            self.drop_link(at);
+        }
+        let queue = self.queues.at(at).ok_or(SmpError::Authorization)?;
         let sequence = Sequence(queue.next_sequence);
         queue.next_sequence = queue.next_sequence.saturating_add(1);
         let full = queue.occupied() >= quota;

@@ -1,8 +1,10 @@
 //! The rules of a relay, one by one: a broker over a model of storage, with clients whose signatures are believed.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod blocking;
 mod connections;
 mod expiry;
+mod link;
 mod notifier;
 mod recipient;
 mod sender;
@@ -13,6 +15,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
+use sha2::{Digest, Sha256};
 
 use super::storage::{ActionId, Completion, StorageAction};
 use super::{Broker, BrokerConfig, ConnectionId};
@@ -20,7 +23,7 @@ use crate::entropy::SeededEntropy;
 use crate::keys::{AuthKey, Ed25519Public, X25519Public};
 use crate::session::OpenedBlock;
 use crate::session::outgoing::{Outgoing, OutgoingContent};
-use crate::session::request::{Authority, Outcome, RelayKeyPair, RelayKeys, Request, Verified};
+use crate::session::request::{Authority, Outcome, Prepared, RelayKeyPair, Request, Verified};
 use crate::storage_model::StorageModel;
 use crate::time::{Duration, Instant, Now, UnixTime};
 use crate::wire::command::{
@@ -39,6 +42,7 @@ enum Said {
     Subscribed,
     Pong,
     Message([u8; 24], Vec<u8>),
+    Link([u8; 24], Vec<u8>, Vec<u8>),
     QuotaMarker([u8; 24]),
     Notification([u8; 24]),
     End,
@@ -64,6 +68,7 @@ struct Ids {
     recipient: EntityId,
     sender: EntityId,
     notifier: Option<EntityId>,
+    link: Option<EntityId>,
 }
 
 /// A key by its number.
@@ -136,10 +141,8 @@ impl Relay {
         command: Command<'_>,
         signed_with: Option<u8>,
     ) -> CorrelationId {
+        let correlation = CorrelationId::from(self.next_correlation());
         self.correlation += 1;
-        let mut correlation = [0; 24];
-        correlation[..8].copy_from_slice(&self.correlation.to_be_bytes());
-        let correlation = CorrelationId::from(correlation);
         let block = OpenedBlock::with_content(Bytes::new());
         let mut request = Request::Command {
             transmission: Transmission {
@@ -159,7 +162,9 @@ impl Relay {
             (Authority::NotLookedUp | Authority::Unknown, _) => false,
             (Authority::Nobody | Authority::Unsecured, _) => signed_with.is_none(),
             (Authority::KeyInCommand, Command::New(new)) => signed_with == Some(new.recipient_key),
-            (Authority::KeyInCommand, Command::SecureBySender(key)) => signed_with == Some(*key),
+            (Authority::KeyInCommand, Command::SecureBySender(key) | Command::SecureByLink(key)) => {
+                signed_with == Some(*key)
+            }
             (Authority::KeyInCommand, _) => false,
             (Authority::Key(key), _) => signed_with == Some(*key),
             (Authority::AnyOf(keys), _) => signed_with.is_some_and(|key| keys.contains(&key)),
@@ -168,9 +173,15 @@ impl Relay {
             let secret = [7; 32];
             Some(RelayKeyPair { secret, public: X25519Public([8; 32]) })
         };
-        let relay_keys = RelayKeys { queue: pair(), notifier: pair() };
+        let fixed = match &command {
+            Command::New(new) => new.request.as_ref().and_then(QueueRequest::link_data),
+            Command::SetLink { data, .. } => Some(*data),
+            _ => None,
+        };
+        let fixed_data = fixed.map(|data| Sha256::digest(data.fixed).into());
+        let prepared = Prepared { queue: pair(), notifier: pair(), fixed_data };
         let outcome = if allowed {
-            Outcome::Execute { command, key: signed_with, relay_keys }
+            Outcome::Execute { command, key: signed_with, prepared }
         } else {
             Outcome::Refuse(SmpError::Authorization)
         };
@@ -205,6 +216,13 @@ impl Relay {
     /// Carries out all actions.
     fn settle(&mut self) {
         while self.complete_one() {}
+    }
+
+    /// The correlation of the next command.
+    fn next_correlation(&self) -> [u8; 24] {
+        let mut correlation = [0; 24];
+        correlation[..8].copy_from_slice(&(self.correlation + 1).to_be_bytes());
+        correlation
     }
 
     /// What the relay has said on a connection: to which correlation (empty: by itself), and what.
@@ -267,6 +285,7 @@ impl Relay {
                 recipient: created.recipient.clone(),
                 sender: created.sender.clone(),
                 notifier: created.notifier.as_ref().map(|notifier| notifier.notifier.clone()),
+                link: created.link.clone(),
             }),
             _ => None,
         };
@@ -336,6 +355,7 @@ fn simplify(content: OutgoingContent) -> Said {
             Some(message) => Message(delivery.id, message.body.to_vec()),
             None => QuotaMarker(delivery.id),
         },
+        OutgoingContent::Link(link) => Said::Link(link.sender, link.fixed.to_vec(), link.user.to_vec()),
         OutgoingContent::Notification(delivery) => Said::Notification(delivery.message),
         OutgoingContent::End => End,
         OutgoingContent::Deleted => Deleted,

@@ -98,15 +98,10 @@ fn an_unknown_queue_and_a_wrong_key_get_auth_for_every_command() {
 #[test]
 fn commands_that_this_relay_does_not_offer_are_prohibited_when_they_verify() {
     let mut relay = Relay::new();
-    let queue = relay.queue(Some(QueueMode::Contact));
     let connection = relay.connect();
-    assert_eq!(relay.recipient(connection, &queue, Command::DeleteLink), PROHIBITED);
-    let keys = Command::RecipientKeys(alloc::vec![key(RECIPIENT)]);
-    assert_eq!(relay.recipient(connection, &queue, keys), PROHIBITED);
     let forward = Command::RelayForward { transmission: b"x" };
     assert_eq!(relay.ask(connection, &EntityId::EMPTY, forward, None), PROHIBITED);
-    // There is no link and no service that could be meant.
-    assert_eq!(relay.ask(connection, &EntityId::from([1; 24]), Command::GetLink, None), AUTH);
+    // There is no service that could be meant.
     assert_eq!(relay.ask(connection, &EntityId::from([1; 24]), Command::SubscribeService, Some(1)), AUTH);
 }
 

@@ -51,11 +51,11 @@ fn a_key_that_is_set_between_look_up_and_execution_refuses_the_unsigned_message(
     let connection = relay.connect();
     // Both were looked up while the queue was not secured.
     let block = OpenedBlock::with_content(Bytes::new());
-    let relay_keys = RelayKeys::default;
+    let prepared = Prepared::default;
     for (command, signed_with) in
         [(Command::SecureBySender(key(SENDER)), Some(key(SENDER))), (message(b"x", false), None)]
     {
-        let outcome = Outcome::Execute { command, key: signed_with, relay_keys: relay_keys() };
+        let outcome = Outcome::Execute { command, key: signed_with, prepared: prepared() };
         let verified = Verified { correlation: CorrelationId::EMPTY, entity: queue.sender.clone(), outcome };
         relay.broker.execute(connection, verified, &block, relay.now, &mut relay.entropy);
     }
@@ -71,7 +71,7 @@ fn a_recipients_key_that_is_not_the_queues_is_refused_at_execution_too() {
     let block = OpenedBlock::with_content(Bytes::new());
     for signed_with in [None, Some(key(9))] {
         let outcome =
-            Outcome::Execute { command: Command::Delete, key: signed_with, relay_keys: RelayKeys::default() };
+            Outcome::Execute { command: Command::Delete, key: signed_with, prepared: Prepared::default() };
         let verified =
             Verified { correlation: CorrelationId::EMPTY, entity: queue.recipient.clone(), outcome };
         relay.broker.execute(connection, verified, &block, relay.now, &mut relay.entropy);
