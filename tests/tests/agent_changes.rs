@@ -293,6 +293,23 @@ fn messages_to_somebody_who_is_gone_fail_and_nothing_else_does() {
 }
 
 #[test]
+fn a_suspended_connection_takes_no_more_messages_and_gives_what_it_has() {
+    let (mut world, [alice, bob]) = connected([modern(), modern()]);
+    let first = world.send(1, bob, b"in time");
+    world.settle();
+    // The wish is durable, and survives a crash before it leaves.
+    let (now, entropy) = (world.now, &mut world.entropy);
+    world.people[0].agent.suspend(alice, now, entropy).unwrap();
+    world.step();
+    world.crash(0);
+    world.until("suspended", |world| world.people[0].saw(|event| matches!(event, Event::Suspended { .. })));
+    let late = world.send(1, bob, b"too late");
+    let refused = |event: &Event| matches!(event, Event::NotSent { number, .. } if *number == late);
+    world.until("refused", |world| world.people[1].saw(refused));
+    assert_eq!(read(&mut world, 0, alice), [(first, Integrity::Ok, b"in time".to_vec())]);
+}
+
+#[test]
 fn limits_hold_and_say_so() {
     let mut config = modern();
     config.limits.connections = 2;

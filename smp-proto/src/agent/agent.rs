@@ -586,6 +586,11 @@ impl Agent {
             self.actions.push_back(AgentAction::MaySend(id));
         }
         self.rearm(id);
+        let Some(relay) = self.relays.get(&id) else { return };
+        if relay.client.is_idle() && relay.waiting.is_empty() {
+            self.relays.remove(&id);
+            self.announced.remove(&id);
+        }
     }
 
     /// Enters when the client is to be called again.

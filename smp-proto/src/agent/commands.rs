@@ -7,11 +7,12 @@ use zeroize::Zeroizing;
 
 use super::config::{MAX_BODY, MAX_USER_DATA, RECEIPTS};
 use super::event::Event;
-use super::live::{Live, Task, recipient};
+use super::live::Live;
 use super::machine::Connections;
 use super::outgoing::ComposeError;
 use super::record::connection::{Connection, OwnLink, Stage};
 use super::record::message::OutgoingKind;
+use super::record::queue::Opening;
 use super::record::request::Request;
 use super::storage::{ConnectionId, RecordKey, RequestId};
 use crate::crypto::ratchet::{InitialKeys, Ratchet, Synchronization};
@@ -393,7 +394,8 @@ impl Connections {
         Ok(())
     }
 
-    /// Messages are accepted no more; those that wait at the relay still come. This cannot be taken back.
+    /// Messages are accepted no more ([`Event::Suspended`]); those that wait at the relay still come. This cannot be taken
+    /// back.
     ///
     /// # Errors
     /// [`CommandError::UnknownConnection`].
@@ -404,10 +406,13 @@ impl Connections {
         entropy: &mut (impl Entropy + ?Sized),
     ) -> Result<(), CommandError> {
         let live = self.lives.get_mut(&id).ok_or(CommandError::UnknownConnection)?;
-        for queue in &live.connection.receive {
-            let task = Task::Suspend;
-            self.core.command(id, task, &queue.relay, recipient(queue).suspend());
+        for queue in &mut live.connection.receive {
+            if queue.opening == Opening::Open {
+                queue.opening = Opening::Closing;
+            }
         }
+        live.changed(&mut self.core);
+        self.core.ready.insert(id);
         self.run(now, entropy);
         Ok(())
     }

@@ -9,7 +9,7 @@ use super::live::{Live, NewQueue, Task, is_permanent, recipient, sender, sender_
 use super::machine::Core;
 use super::record::connection::Stage;
 use super::record::message::{OutgoingContent, OutgoingKind};
-use super::record::queue::{ReceiveQueue, ReceiveSwitch, SendQueue};
+use super::record::queue::{Opening, ReceiveQueue, ReceiveSwitch, SendQueue};
 use super::storage::QueueNumber;
 use crate::client::queue::QueueToCreate;
 use crate::client::{CommandFailure, Reply};
@@ -36,6 +36,14 @@ impl Live {
     /// Begins the step of the stage, when all before it is durable.
     pub fn take_step(&mut self, core: &mut Core, now: Now, entropy: &mut (impl Entropy + ?Sized)) {
         if !self.step.may_start(now) || !core.is_durable(self.stamp) {
+            return;
+        }
+        let closing = |queue: &&ReceiveQueue| queue.opening == Opening::Closing;
+        if let Some(queue) = self.connection.receive.iter().find(closing)
+            && self.connection.stage != Stage::Deleting
+        {
+            self.step.start();
+            core.command(self.id, Task::Suspend(queue.number), &queue.relay, recipient(queue).suspend());
             return;
         }
         match &self.connection.stage {
@@ -179,6 +187,7 @@ impl Live {
             version: core.config.client_versions.max(),
             mode: created.mode,
             switch: replaces.map_or(ReceiveSwitch::None, ReceiveSwitch::Replaces),
+            opening: Opening::Open,
         });
         // `NEW` has subscribed to it.
         self.queue(number).subscribed = true;
@@ -441,6 +450,30 @@ impl Live {
             }
             Err(_) => self.step.failed(core, core.config.longest_delay, now, entropy),
         }
+    }
+
+    /// Our relay has answered `OFF`.
+    pub fn queue_closed(
+        &mut self,
+        number: QueueNumber,
+        result: Result<Reply, CommandFailure>,
+        core: &mut Core,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) {
+        match result {
+            Err(failure) if !is_permanent(&failure) => {
+                self.step.failed(core, core.config.longest_delay, now, entropy);
+                return;
+            }
+            Err(failure) => core.event(Event::QueueLost { connection: self.id, failure }),
+            Ok(_) => core.event(Event::Suspended { connection: self.id }),
+        }
+        self.step.succeeded();
+        if let Some(queue) = self.connection.receive_queue_mut(number) {
+            queue.opening = Opening::Closed;
+        }
+        self.changed(core);
     }
 
     /// Our relay has answered `DEL`.

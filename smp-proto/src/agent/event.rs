@@ -174,6 +174,11 @@ pub enum Event {
         /// What the relay says.
         failure: CommandFailure,
     },
+    /// A queue of the connection accepts no more messages; those that wait there still come.
+    Suspended {
+        /// The connection.
+        connection: ConnectionId,
+    },
     /// The connection's queues and records are deleted.
     Deleted {
         /// The connection.
@@ -354,6 +359,7 @@ impl fmt::Debug for Event {
             Self::QueueLost { connection, failure } => {
                 return write!(formatter, "QueueLost({}, {failure:?})", connection.0);
             }
+            Self::Suspended { connection } => ("Suspended", connection),
             Self::Deleted { connection } => ("Deleted", connection),
             Self::StorageFailing => return formatter.write_str("StorageFailing"),
         };

@@ -45,7 +45,7 @@ pub(super) enum Task {
     /// `DEL`
     Delete(QueueNumber),
     /// `OFF`
-    Suspend,
+    Suspend(QueueNumber),
 }
 
 /// A queue that a relay was asked to create.

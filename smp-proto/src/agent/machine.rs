@@ -518,11 +518,7 @@ impl Connections {
                     self.queues.remove(&(relay, recipient));
                 }
             }
-            Task::Suspend => {
-                if let Err(failure) = result {
-                    core.event(Event::QueueLost { connection: id, failure });
-                }
-            }
+            Task::Suspend(number) => live.queue_closed(number, result, core, now, entropy),
         }
     }
 

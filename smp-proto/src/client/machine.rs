@@ -541,6 +541,15 @@ impl Client {
         }
     }
 
+    /// Whether there is neither a connection nor anything to do or to tell: a new client would be just like it.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        matches!(self.link, Link::Idle)
+            && !self.has_something_to_do()
+            && self.events.is_empty()
+            && self.actions.is_empty()
+    }
+
     /// How many commands have no answer yet.
     #[must_use]
     pub fn unanswered(&self) -> usize {

@@ -35,6 +35,19 @@ pub(in crate::agent) struct ReceiveQueue {
     pub mode: Option<QueueMode>,
     /// How far the replacement of this queue, or by this queue, has come.
     pub switch: ReceiveSwitch,
+    /// Whether it is open to messages.
+    pub opening: Opening,
+}
+
+/// Whether a queue of ours is open to messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::agent) enum Opening {
+    /// It is.
+    Open,
+    /// It shall be closed (`OFF`).
+    Closing,
+    /// It accepts no more.
+    Closed,
 }
 
 /// The part of a receiving queue in a switch to another one.
@@ -76,7 +89,8 @@ impl ReceiveQueue {
     }
 
     /// number (4) ‖ relay ‖ recipient id ‖ sender id ‖ key (32) ‖ delivery (32) ‖ dh (32) ‖ maybe sender secret (32)
-    /// ‖ version (2) ‖ mode ‖ switch (1, some with the replaced number and a key)
+    /// ‖ version (2) ‖ mode ‖ switch (1, some with the replaced number and a key) ‖
+    /// opening (1)
     pub fn write(&self, out: &mut Vec<u8>) -> Result<(), Full> {
         out.put(&self.number.0.to_be_bytes())?;
         self.relay.write(out)?;
@@ -100,7 +114,12 @@ impl ReceiveQueue {
                 out.put(&replaced.0.to_be_bytes())?;
                 out.auth_key(&key)
             }
-        }
+        }?;
+        out.byte(match self.opening {
+            Opening::Open => 0,
+            Opening::Closing => 1,
+            Opening::Closed => 2,
+        })
     }
 
     pub fn read(read: &mut Reader<'_>) -> Option<Self> {
@@ -123,6 +142,12 @@ impl ReceiveQueue {
                     replaced: read_u32(read).map(QueueNumber)?,
                     key: read.auth_key()?,
                 },
+                _ => return None,
+            },
+            opening: match read.byte()? {
+                0 => Opening::Open,
+                1 => Opening::Closing,
+                2 => Opening::Closed,
                 _ => return None,
             },
         })
