@@ -217,22 +217,89 @@ fn a_contact_address_serves_many_and_is_never_secured() {
 /// his own doing needs blocks; each is sent when the answer to the one before it has come.
 #[test]
 fn from_join_to_the_first_accepted_message_are_four_round_trips() {
-    let (mut world, _) = connected([modern(), modern()]);
-    let alice = world.create_invitation(0, 0, Some(b"Alice"));
-    let link = world.link(0, alice);
+    for short in [false, true] {
+        let (mut world, _) = connected([modern(), modern()]);
+        let alice = world.create_short_invitation(0, 0);
+        let link = world.link(0, alice);
+        let short_link = world.people[0].agent.short_link(alice).expect("the relay keeps it");
+        world.settle();
+        world.go_offline(0);
+        world.people[1].events.clear();
+        let before = world.people[1].blocks_sent;
+        let bob = if short {
+            world.join_by_short_link(1, 1, &short_link, b"Bob")
+        } else {
+            world.join(1, 1, &link, b"Bob")
+        };
+        let mut number = None;
+        let sent = |event: &Event| matches!(event, Event::Sent { .. });
+        while !world.people[1].saw(sent) {
+            assert!(world.step() || world.people[1].saw(sent), "it does not go on");
+            if number.is_none() && world.people[1].agent.status(bob).unwrap().may_send {
+                number = Some(world.send(1, bob, b"Hello"));
+            }
+        }
+        // SKEY or LKEY, NEW, the confirmation, the message.
+        assert_eq!(world.people[1].blocks_sent - before, 4, "short: {short}");
+    }
+}
+
+#[test]
+fn two_people_connect_by_a_short_link_while_the_initiator_is_away() {
+    let mut world = World::new(2, [modern(), modern(), modern()]);
+    let alice = world.create_short_invitation(0, 0);
+    world.link(0, alice);
+    let link = world.people[0].agent.short_link(alice).expect("the relay keeps it");
     world.settle();
     world.go_offline(0);
-    world.people[1].events.clear();
-    let before = world.people[1].blocks_sent;
-    let bob = world.join(1, 1, &link, b"Bob");
-    let mut number = None;
-    let sent = |event: &Event| matches!(event, Event::Sent { .. });
-    while !world.people[1].saw(sent) {
-        assert!(world.step() || world.people[1].saw(sent), "it does not go on");
-        if number.is_none() && world.people[1].agent.status(bob).unwrap().may_send {
-            number = Some(world.send(1, bob, b"Hello"));
-        }
-    }
-    // SKEY, NEW, the confirmation, the message.
-    assert_eq!(world.people[1].blocks_sent - before, 4);
+    let bob = world.join_by_short_link(1, 1, &link, b"Bob");
+    let read =
+        |event: &Event| matches!(event, Event::LinkRead { user_data, .. } if user_data == b"preferences");
+    world.until("joined", |world| {
+        world.people[1].saw(|event| matches!(event, Event::Joined { may_send: true, .. }))
+    });
+    assert!(world.people[1].saw(read));
+    let number = world.send(1, bob, b"Hello Alice");
+    world.settle();
+    world.go_offline(1);
+    // Who comes too late gets nothing, and makes nothing.
+    let queues = world.relays[1].storage.queues().count();
+    let carol = world.join_by_short_link(2, 1, &link, b"Carol");
+    let failed = |event: &Event| matches!(event, Event::Failed { because: FailedBecause::LinkGone, .. });
+    world.until("failed", |world| world.people[2].saw(failed));
+    world.settle();
+    assert_eq!(world.people[2].agent.status(carol), None);
+    assert_eq!(world.relays[1].storage.queues().count(), queues);
+    world.come_online(0);
+    world.until("the message", |world| world.people[0].messages() == [(number, b"Hello Alice".to_vec())]);
+    world.acknowledge(0, alice, number, None);
+    world.come_online(1);
+    world.until("connected", |world| world.is_connected(0, alice) && world.is_connected(1, bob));
+    talk(&mut world, [alice, bob]);
+}
+
+#[test]
+fn a_contact_address_has_a_short_link_with_a_profile() {
+    let mut world = World::new(2, [modern(), modern()]);
+    let relay = world.relay(0);
+    let (now, entropy) = (world.now, &mut world.entropy);
+    let address =
+        world.people[0].agent.create_short_address(relay, b"Alice's profile", now, entropy).unwrap();
+    world.link(0, address);
+    let link = world.people[0].agent.short_link(address).expect("the relay keeps it");
+    let bob = world.join_by_short_link(1, 1, &link, b"Bob");
+    let request = |event: &Event| match event {
+        Event::Requested { request, information, .. } if information == b"Bob" => Some(*request),
+        _ => None,
+    };
+    world.until("a request", |world| world.people[0].events.iter().any(|event| request(event).is_some()));
+    let read =
+        |event: &Event| matches!(event, Event::LinkRead { user_data, .. } if user_data == b"Alice's profile");
+    assert!(world.people[1].saw(read));
+    let id = world.people[0].events.iter().find_map(request).unwrap();
+    let relay = world.relay(0);
+    let (now, entropy) = (world.now, &mut world.entropy);
+    let alice = world.people[0].agent.accept(id, relay, b"Alice", now, entropy).unwrap();
+    world.until("connected", |world| world.is_connected(0, alice) && world.is_connected(1, bob));
+    talk(&mut world, [alice, bob]);
 }

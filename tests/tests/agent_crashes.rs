@@ -11,6 +11,7 @@ mod agent_world;
 use agent_world::{World, modern, old};
 use smp_proto::agent::{AgentConfig, ConnectionId, Event, Integrity, RecordKey};
 use smp_proto::wire::links::connection_request::ConnectionRequest;
+use smp_proto::wire::links::short_link::ShortLink;
 
 /// What each of them says.
 const MESSAGES: usize = 2;
@@ -36,6 +37,7 @@ enum Accident {
 struct Application {
     connection: Option<ConnectionId>,
     link: Option<ConnectionRequest>,
+    short: Option<ShortLink>,
     /// The numbers that its messages were given.
     sent: Vec<i64>,
     /// The messages that it has got.
@@ -45,6 +47,8 @@ struct Application {
 
 struct Story {
     world: World,
+    /// Whether Bob joins by a short link.
+    short: bool,
     apps: [Application; 2],
 }
 
@@ -53,8 +57,8 @@ fn text(who: usize, index: usize) -> Vec<u8> {
 }
 
 impl Story {
-    fn new(configs: [AgentConfig; 2]) -> Self {
-        Self { world: World::new(2, configs), apps: Default::default() }
+    fn new(configs: [AgentConfig; 2], short: bool) -> Self {
+        Self { world: World::new(2, configs), short, apps: Default::default() }
     }
 
     /// What the applications do, whenever they can.
@@ -67,7 +71,7 @@ impl Story {
     }
 
     fn act_for(&mut self, who: usize) {
-        let Self { world, apps } = self;
+        let Self { world, short, apps } = self;
         while let Some(event) = world.people[who].agent.poll_event() {
             world.people[who].events.push(event);
         }
@@ -99,7 +103,12 @@ impl Story {
         let known = apps[who].connection.filter(|id| world.people[who].agent.status(*id).is_some());
         let id = match (who, known) {
             (_, Some(id)) => id,
+            (0, None) if *short => world.create_short_invitation(0, 0),
             (0, None) => world.create_invitation(0, 0, Some(b"Alice")),
+            (_, None) if *short => {
+                let Some(link) = apps[0].short.clone() else { return };
+                world.join_by_short_link(1, 1, &link, b"Bob")
+            }
             (_, None) => {
                 let Some(link) = apps[0].link.clone() else { return };
                 world.join(1, 1, &link, b"Bob")
@@ -108,6 +117,7 @@ impl Story {
         apps[who].connection = Some(id);
         if who == 0 && apps[0].link.is_none() {
             apps[0].link = world.people[0].agent.link(id);
+            apps[0].short = world.people[0].agent.short_link(id);
         }
         let status = world.people[who].agent.status(id).unwrap();
         apps[who].sent.truncate(usize::try_from(status.accepted).unwrap());
@@ -218,21 +228,21 @@ impl Accident {
 }
 
 fn every_step(configs: impl Fn() -> [AgentConfig; 2], accidents: &[Accident]) {
-    at_steps(configs, accidents, 1);
+    at_steps(|| Story::new(configs(), false), accidents, 1);
 }
 
 /// Every third step; every step with `AGENT_EVERY_STEP=1`, which takes three times as long.
 fn many_steps(configs: impl Fn() -> [AgentConfig; 2], accidents: &[Accident]) {
     let stride = if std::env::var_os("AGENT_EVERY_STEP").is_some() { 1 } else { 3 };
-    at_steps(configs, accidents, stride);
+    at_steps(|| Story::new(configs(), false), accidents, stride);
 }
 
-fn at_steps(configs: impl Fn() -> [AgentConfig; 2], accidents: &[Accident], stride: usize) {
+fn at_steps(story: impl Fn() -> Story, accidents: &[Accident], stride: usize) {
     for (first, accident) in accidents.iter().enumerate() {
-        let steps = Story::new(configs()).run(usize::MAX, Accident::Nothing(accident.victim()));
+        let steps = story().run(usize::MAX, Accident::Nothing(accident.victim()));
         assert!(steps > 50, "the story is long enough to be interesting: {steps}");
         for at in (first % stride..steps).step_by(stride) {
-            Story::new(configs()).run(at, *accident);
+            story().run(at, *accident);
         }
     }
 }
@@ -271,4 +281,10 @@ fn the_disk_of_either_fails_at_many_steps() {
 fn the_four_message_form_survives_too() {
     let accidents = [Accident::Killed(0), Accident::Killed(1), Accident::CutOff(0), Accident::CutOff(1)];
     every_step(|| [old(), old()], &accidents);
+}
+
+#[test]
+fn joining_by_a_short_link_survives_a_kill_of_either_at_every_step() {
+    let accidents = [Accident::Killed(0), Accident::Killed(1)];
+    at_steps(|| Story::new([modern(), modern()], true), &accidents, 1);
 }

@@ -16,6 +16,7 @@ use smp_proto::storage_model::StorageModel;
 use smp_proto::time::{Duration, Now};
 use smp_proto::wire::address::{AddressWithPassword, ServerAddress};
 use smp_proto::wire::links::connection_request::ConnectionRequest;
+use smp_proto::wire::links::short_link::ShortLink;
 use smp_runtime_std::fast_cryptography::Fast;
 use smp_tests::sessions::{Certificates, NOW, facts_of, versions};
 
@@ -85,7 +86,7 @@ impl World {
         let mut entropy = SeededEntropy::new([3; 32]);
         let relays = (0..relays)
             .map(|number| {
-                let config = ServerConfig::new(certificates.relay(versions(6, 14), &Fast));
+                let config = ServerConfig::new(certificates.relay(versions(6, 18), &Fast));
                 Relay {
                     server: Server::new(config.clone(), &mut entropy),
                     config,
@@ -120,6 +121,27 @@ impl World {
         // As it goes from hand to hand.
         let link: ConnectionRequest = link.to_string().parse().expect("a link that is read back");
         self.people[who].agent.join(&link, relay, text, self.now, &mut self.entropy).expect("joined")
+    }
+
+    pub fn create_short_invitation(&mut self, who: usize, relay: usize) -> ConnectionId {
+        let relay = self.relay(relay);
+        let (now, entropy) = (self.now, &mut self.entropy);
+        let agent = &mut self.people[who].agent;
+        agent.create_short_invitation(relay, Some(b"Alice"), b"preferences", now, entropy).expect("created")
+    }
+
+    pub fn join_by_short_link(
+        &mut self,
+        who: usize,
+        relay: usize,
+        link: &ShortLink,
+        text: &[u8],
+    ) -> ConnectionId {
+        let relay = self.relay(relay);
+        // As it goes from hand to hand.
+        let link: ShortLink = link.to_string().parse().expect("a link that is read back");
+        let (now, entropy) = (self.now, &mut self.entropy);
+        self.people[who].agent.join_by_short_link(&link, relay, text, now, entropy).expect("joined")
     }
 
     pub fn send(&mut self, who: usize, connection: ConnectionId, body: &[u8]) -> i64 {
