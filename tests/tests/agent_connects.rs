@@ -287,14 +287,24 @@ fn a_contact_address_has_a_short_link_with_a_profile() {
         world.people[0].agent.create_short_address(relay, b"Alice's profile", now, entropy).unwrap();
     world.link(0, address);
     let link = world.people[0].agent.short_link(address).expect("the relay keeps it");
+    // The profile changes, the link does not; the wish survives a crash, and a second one before the first is done.
+    for profile in [&b"nobody reads this"[..], b"Alice's new profile"] {
+        let (now, entropy) = (world.now, &mut world.entropy);
+        world.people[0].agent.set_link_data(address, profile, now, entropy).unwrap();
+        world.step();
+    }
+    world.step();
+    world.crash(0);
+    let updated = |event: &Event| matches!(event, Event::LinkUpdated { .. });
+    world.until("updated", |world| world.people[0].saw(updated));
+    assert_eq!(world.people[0].agent.short_link(address).as_ref(), Some(&link));
     let bob = world.join_by_short_link(1, 1, &link, b"Bob");
     let request = |event: &Event| match event {
         Event::Requested { request, information, .. } if information == b"Bob" => Some(*request),
         _ => None,
     };
     world.until("a request", |world| world.people[0].events.iter().any(|event| request(event).is_some()));
-    let read =
-        |event: &Event| matches!(event, Event::LinkRead { user_data, .. } if user_data == b"Alice's profile");
+    let read = |event: &Event| matches!(event, Event::LinkRead { user_data, .. } if user_data == b"Alice's new profile");
     assert!(world.people[1].saw(read));
     let id = world.people[0].events.iter().find_map(request).unwrap();
     let relay = world.relay(0);

@@ -176,6 +176,22 @@ impl Agent {
         result
     }
 
+    /// Changes what is behind a short link: [`Connections::set_link_data`].
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub fn set_link_data(
+        &mut self,
+        connection: ConnectionId,
+        user_data: &[u8],
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<(), CommandError> {
+        let result = self.connections.set_link_data(connection, user_data, now, entropy);
+        self.pump(now);
+        result
+    }
+
     /// Joins by a short link: [`Connections::join_by_short_link`].
     ///
     /// # Errors

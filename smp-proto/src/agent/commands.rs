@@ -194,6 +194,34 @@ impl Connections {
         Ok(self.begin(connection, None, now, entropy))
     }
 
+    /// Changes what is behind the short link of an address; the link stays the same ([`Event::LinkUpdated`]).
+    ///
+    /// # Errors
+    /// [`CommandError::UnknownConnection`], [`CommandError::Stage`] (also for an address without a short link),
+    /// [`CommandError::TooLong`] (more than [`MAX_USER_DATA`]).
+    pub fn set_link_data(
+        &mut self,
+        id: ConnectionId,
+        user_data: &[u8],
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<(), CommandError> {
+        if user_data.len() > MAX_USER_DATA {
+            return Err(CommandError::TooLong);
+        }
+        let live = self.lives.get_mut(&id).ok_or(CommandError::UnknownConnection)?;
+        let stage = live.connection.stage.name();
+        let is_address = live.connection.stage == Stage::Address;
+        let short =
+            live.connection.short.as_mut().filter(|_| is_address).ok_or(CommandError::Stage(stage))?;
+        short.user_data = user_data.to_vec();
+        short.changed = true;
+        live.changed(&mut self.core);
+        self.core.ready.insert(id);
+        self.run(now, entropy);
+        Ok(())
+    }
+
     /// Joins by a link, with a queue of ours on this relay, and tells the peer's application this. Messages can be sent as
     /// soon as [`Event::Joined`] says so, often before the peer is there.
     ///

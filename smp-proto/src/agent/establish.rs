@@ -68,8 +68,8 @@ impl Live {
             | Stage::Replying
             | Stage::Confirming
             | Stage::Joined
-            | Stage::Greeting { .. }
-            | Stage::Address => {}
+            | Stage::Greeting { .. } => {}
+            Stage::Address => self.set_link(core, entropy),
         }
     }
 
@@ -84,9 +84,9 @@ impl Live {
         let mode = if core.config.client_versions.max() < MODES { QueueMode::Contact } else { mode };
         let mut command = queue.command(core.config.provider, mode, SubscriptionMode::Subscribe, password);
         let relay = relay.address.clone();
-        let link_key = self.attach_link_data(core, &relay, &dh, mode, &mut command, entropy);
+        let link = self.attach_link_data(core, &relay, &dh, mode, &mut command, entropy);
         self.step.start();
-        let task = Task::Create(NewQueue { queue, dh, relay: relay.clone(), link_key });
+        let task = Task::Create(NewQueue { queue, dh, relay: relay.clone(), link });
         core.command(self.id, task, &relay, command);
     }
 
@@ -135,10 +135,10 @@ impl Live {
             }
         };
         self.step.succeeded();
-        let link_key = new.link_key.clone();
+        let link = new.link.clone();
         let number = self.add_queue(core, new, &created)?;
         self.connection.creating = None;
-        self.keep_link(link_key, &created);
+        self.keep_link(link, &created);
         self.link_stamp = self.stamp;
         match self.connection.stage {
             Stage::CreatingInvitation => {

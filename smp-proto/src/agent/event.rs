@@ -35,6 +35,11 @@ pub enum Event {
         /// The short form, when it was asked for and the relay keeps it.
         short: Option<Box<ShortLink>>,
     },
+    /// What is behind the short link of an address is what was last asked for.
+    LinkUpdated {
+        /// The address.
+        connection: ConnectionId,
+    },
     /// What is behind a short link was read and verified; joining goes on.
     LinkRead {
         /// The connection.
@@ -314,6 +319,7 @@ impl fmt::Debug for Event {
         let (name, connection) = match self {
             Self::InvitationCreated { connection, .. } => ("InvitationCreated", connection),
             Self::AddressCreated { connection, .. } => ("AddressCreated", connection),
+            Self::LinkUpdated { connection } => ("LinkUpdated", connection),
             Self::LinkRead { connection, .. } => ("LinkRead", connection),
             Self::Joined { connection, may_send } => {
                 return write!(formatter, "Joined({}, may_send: {may_send})", connection.0);

@@ -36,6 +36,8 @@ pub(super) enum Task {
     SecureOwn(QueueNumber),
     /// `LKEY` or `LGET`
     ReadLink,
+    /// `LSET`, with data of this hash
+    SetLink([u8; 32]),
     /// `SEND`
     Send(Sequence),
     /// `ACK`
@@ -54,8 +56,8 @@ pub(super) struct NewQueue {
     pub queue: QueueToCreate,
     pub dh: X25519Secret,
     pub relay: ServerAddress,
-    /// The key of the short link to it.
-    pub link_key: Option<LinkKey>,
+    /// The key of the short link to it, and the sealed fixed part.
+    pub link: Option<(LinkKey, Bytes)>,
 }
 
 /// Something that is tried until it succeeds.

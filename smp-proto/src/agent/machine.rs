@@ -503,6 +503,7 @@ impl Connections {
             Task::SecurePeer(number) => live.peer_secured(number, result, core, now, entropy),
             Task::SecureOwn(number) => live.own_secured(number, result, core, now, entropy),
             Task::ReadLink => live.link_answered(result, core, now, entropy),
+            Task::SetLink(hash) => live.link_set(hash, result, core, now, entropy),
             Task::Send(sequence) => live.send_answered(sequence, result, core, now, entropy),
             Task::Acknowledge(number, message) => {
                 live.acknowledged(number, &message, result, core, now, entropy);

@@ -4,10 +4,12 @@
 //! without using it up; an address is read without leaving a trace (`LGET`).
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use bytes::Bytes;
 
 use super::event::{Event, FailedBecause};
+use super::incoming::sha256;
 use super::live::{Live, Task, is_permanent};
 use super::machine::Core;
 use super::record::connection::{OwnLink, Stage};
@@ -31,12 +33,20 @@ use crate::wire::response::CreatedQueue;
 impl OwnLink {
     /// A link that is to be made.
     pub fn new(user_data: &[u8], entropy: &mut (impl Entropy + ?Sized)) -> Self {
-        Self { root: Ed25519Secret::generate(entropy), user_data: user_data.to_vec(), key: None, id: None }
+        Self {
+            root: Ed25519Secret::generate(entropy),
+            user_data: user_data.to_vec(),
+            key: None,
+            id: None,
+            fixed: Vec::new(),
+            changed: false,
+        }
     }
 }
 
 impl Live {
-    /// Puts link data into `NEW`, when a short link is wanted, and returns the link's key.
+    /// Puts link data into `NEW`, when a short link is wanted, and returns the link's key and
+    /// the sealed fixed part.
     pub fn attach_link_data(
         &self,
         core: &Core,
@@ -45,7 +55,7 @@ impl Live {
         mode: QueueMode,
         command: &mut ClientCommand,
         entropy: &mut (impl Entropy + ?Sized),
-    ) -> Option<LinkKey> {
+    ) -> Option<(LinkKey, Bytes)> {
         let short = self.connection.short.as_ref().filter(|short| short.key.is_none())?;
         let CommandBody::New(new) = &mut command.body else { return None };
         let provider = core.config.provider;
@@ -58,35 +68,29 @@ impl Live {
         let nonce = Nonce::generate(entropy);
         let made = VerifiedFixedPart::create(provider, &short.root, versions, request, None, &nonce);
         let (fixed, fixed_blob) = made.ok()?;
-        let user_data = short.user_data.clone();
-        let owned = match fixed.purpose() {
-            LinkPurpose::Invitation => OwnedLinkData::Invitation { versions, user_data },
-            LinkPurpose::Contact => OwnedLinkData::Contact {
-                versions,
-                direct: true,
-                owners: alloc::vec::Vec::new(),
-                relays: alloc::vec::Vec::new(),
-                user_data,
-            },
-        };
+        let owned = owned_data(core, fixed.purpose(), short);
         let nonce = Nonce::generate(entropy);
         let owned_blob = fixed.seal_owned(provider, &short.root, &owned, &nonce).ok()?;
-        let data = SealedLinkData { fixed: Bytes::from(fixed_blob), user: Bytes::from(owned_blob) };
+        let fixed_blob = Bytes::from(fixed_blob);
+        let data = SealedLinkData { fixed: fixed_blob.clone(), user: Bytes::from(owned_blob) };
         new.request = Some(match fixed.contact_id(provider) {
             None => OwnedQueueRequest::Messaging(Some((sender, data))),
             Some(link) => OwnedQueueRequest::Contact(Some((link.into(), sender, data))),
         });
         new.correlation = Some(correlation);
-        Some(fixed.key().clone())
+        Some((fixed.key().clone(), fixed_blob))
     }
 
     /// The relay has created the queue: whether it keeps the link, it says with the link's id.
-    pub fn keep_link(&mut self, key: Option<LinkKey>, created: &CreatedQueue) {
+    pub fn keep_link(&mut self, link: Option<(LinkKey, Bytes)>, created: &CreatedQueue) {
         let Some(short) = &mut self.connection.short else { return };
-        match (key, &created.link) {
-            (Some(key), Some(id)) => {
+        match (link, &created.link) {
+            (Some((key, fixed)), Some(id)) => {
                 short.key = Some(*key.as_bytes());
                 short.id = Some(id.clone());
+                if self.connection.stage == Stage::CreatingAddress {
+                    short.fixed = fixed.to_vec();
+                }
             }
             // An older relay: there is only the long link.
             _ => self.connection.short = None,
@@ -104,6 +108,68 @@ impl Live {
         };
         let relay = self.connection.receive.first()?.relay.clone();
         Some(ShortLink { scheme: LinkScheme::Simplex, relay, target })
+    }
+
+    /// `LSET`: what the application keeps behind the link of an address has changed.
+    pub fn set_link(&mut self, core: &mut Core, entropy: &mut (impl Entropy + ?Sized)) {
+        let short = self.connection.short.as_ref().filter(|short| short.changed);
+        let (Some(short), Some(queue)) = (short, self.connection.receive.first()) else { return };
+        let (Some(key), Some(link)) = (short.key, short.id.clone()) else { return };
+        let provider = core.config.provider;
+        let purpose = LinkPurpose::Contact;
+        let fixed = VerifiedFixedPart::open(provider, purpose, LinkKey::from_bytes(key), &short.fixed);
+        let sealed = fixed.and_then(|fixed| {
+            let owned = owned_data(core, purpose, short);
+            fixed.seal_owned(provider, &short.root, &owned, &Nonce::generate(entropy))
+        });
+        let Ok(sealed) = sealed else {
+            self.link_is_not_set(core, CommandFailure::TooLarge);
+            return;
+        };
+        let data = SealedLinkData { fixed: short.fixed.clone().into(), user: sealed.into() };
+        let key = Some(Arc::new(AuthSecret::Ed25519(queue.key.clone())));
+        let command = ClientCommand::new(queue.recipient.clone(), key, CommandBody::SetLink { link, data });
+        let task = Task::SetLink(sha256(&short.user_data));
+        core.command(self.id, task, &queue.relay, command);
+        self.step.start();
+    }
+
+    /// The relay has answered `LSET`.
+    pub fn link_set(
+        &mut self,
+        hash: [u8; 32],
+        result: Result<Reply, CommandFailure>,
+        core: &mut Core,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) {
+        match result {
+            Ok(_) => {
+                self.step.succeeded();
+                // Set once more meanwhile: that is the next step.
+                if let Some(short) = self.connection.short.as_mut()
+                    && sha256(&short.user_data) == hash
+                {
+                    short.changed = false;
+                    core.event(Event::LinkUpdated { connection: self.id });
+                    self.changed(core);
+                }
+            }
+            Err(failure) if is_permanent(&failure) => {
+                self.step.succeeded();
+                self.link_is_not_set(core, failure);
+            }
+            Err(_) => self.step.failed(core, core.config.longest_delay, now, entropy),
+        }
+    }
+
+    /// It cannot be set.
+    fn link_is_not_set(&mut self, core: &mut Core, failure: CommandFailure) {
+        if let Some(short) = self.connection.short.as_mut() {
+            short.changed = false;
+        }
+        core.event(Event::QueueLost { connection: self.id, failure });
+        self.changed(core);
     }
 
     /// `LKEY`, or `LGET`.
@@ -188,5 +254,20 @@ impl Live {
         self.begin_to_join(core, joining);
         core.event(Event::LinkRead { connection: self.id, user_data });
         Ok(())
+    }
+}
+
+/// The part of the link data that its owner may change.
+fn owned_data(core: &Core, purpose: LinkPurpose, short: &OwnLink) -> OwnedLinkData {
+    let (versions, user_data) = (core.config.agent_versions, short.user_data.clone());
+    match purpose {
+        LinkPurpose::Invitation => OwnedLinkData::Invitation { versions, user_data },
+        LinkPurpose::Contact => OwnedLinkData::Contact {
+            versions,
+            direct: true,
+            owners: Vec::new(),
+            relays: Vec::new(),
+            user_data,
+        },
     }
 }

@@ -205,8 +205,12 @@ pub(in crate::agent) struct OwnLink {
     pub user_data: Vec<u8>,
     /// The key of the link, when it exists.
     pub key: Option<[u8; 32]>,
-    /// Where the relay keeps it: that of an invitation, when it exists.
+    /// Where the relay keeps it, when it exists.
     pub id: Option<Identifier>,
+    /// The sealed fixed part of an address: the relay wants the same bytes again when `user_data` changes.
+    pub fixed: Vec<u8>,
+    /// Whether the relay is to be told of new `user_data`.
+    pub changed: bool,
 }
 
 impl OwnLink {
@@ -214,7 +218,9 @@ impl OwnLink {
         out.put(self.root.as_bytes())?;
         out.large(&self.user_data)?;
         out.maybe(self.key.as_ref(), |out, key| out.put(key))?;
-        out.maybe(self.id.as_ref(), |out, id| out.identifier(id))
+        out.maybe(self.id.as_ref(), |out, id| out.identifier(id))?;
+        out.large(&self.fixed)?;
+        out.bool(self.changed)
     }
 
     fn read(read: &mut Reader<'_>) -> Option<Self> {
@@ -223,6 +229,8 @@ impl OwnLink {
             user_data: read.large()?.to_vec(),
             key: read.maybe(|read| read.array().copied())?,
             id: read.maybe(Reader::identifier)?,
+            fixed: read.large()?.to_vec(),
+            changed: read.bool()?,
         })
     }
 }
