@@ -157,7 +157,6 @@ fn stored_queues() -> Vec<StoredQueue> {
                 status: QueueStatus::Active,
                 notifier: None,
                 link: None,
-                service: None,
                 updated: UnixTime(0),
             };
             StoredQueue { queue: QueueNumber(number), record, messages: Vec::new() }

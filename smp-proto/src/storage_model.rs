@@ -6,7 +6,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use crate::broker::record::QueueRecord;
+use crate::broker::record::{QueueRecord, ServiceNumber, ServiceRecord};
 use crate::broker::storage::{
     ActionId, Completion, MessageMark, QueueNumber, Sequence, StorageAction, StoredLink, StoredMessage,
     StoredQueue,
@@ -20,13 +20,17 @@ struct Held {
     messages: BTreeMap<Sequence, (MessageMark, StoredMessage)>,
 }
 
-type Queues = BTreeMap<QueueNumber, Held>;
+#[derive(Clone, Debug, Default)]
+struct Stored {
+    queues: BTreeMap<QueueNumber, Held>,
+    services: BTreeMap<ServiceNumber, ServiceRecord>,
+}
 
 /// Storage in memory, with a memory of what is durable.
 #[derive(Clone, Debug, Default)]
 pub struct StorageModel {
-    current: Queues,
-    durable: Queues,
+    current: Stored,
+    durable: Stored,
     /// Writes that a crash would lose, in order.
     unsynced: Vec<StorageAction>,
 }
@@ -65,24 +69,29 @@ impl StorageModel {
     /// A message.
     #[must_use]
     pub fn message(&self, queue: QueueNumber, sequence: Sequence) -> Option<&StoredMessage> {
-        self.current.get(&queue)?.messages.get(&sequence).map(|(_, message)| message)
+        self.current.queues.get(&queue)?.messages.get(&sequence).map(|(_, message)| message)
     }
 
     /// A queue's link data.
     #[must_use]
     pub fn link(&self, queue: QueueNumber) -> Option<&StoredLink> {
-        self.current.get(&queue)?.link.as_ref()
+        self.current.queues.get(&queue)?.link.as_ref()
     }
 
     /// A queue without the bodies of its messages.
     #[must_use]
     pub fn queue(&self, queue: QueueNumber) -> Option<StoredQueue> {
-        self.current.get(&queue).map(|held| held.stored(queue))
+        self.current.queues.get(&queue).map(|held| held.stored(queue))
+    }
+
+    /// All services in order.
+    pub fn services(&self) -> impl Iterator<Item = (ServiceNumber, ServiceRecord)> {
+        self.current.services.iter().map(|(number, record)| (*number, record.clone()))
     }
 
     /// All queues in order: what a relay takes over at start.
     pub fn queues(&self) -> impl Iterator<Item = StoredQueue> {
-        self.current.iter().map(|(queue, held)| held.stored(*queue))
+        self.current.queues.iter().map(|(queue, held)| held.stored(*queue))
     }
 }
 
@@ -97,8 +106,12 @@ impl Held {
     }
 }
 
-fn write_to(queues: &mut Queues, write: &StorageAction) {
+fn write_to(stored: &mut Stored, write: &StorageAction) {
+    let queues = &mut stored.queues;
     match write {
+        StorageAction::PutService { service, record } => {
+            stored.services.insert(*service, record.clone());
+        }
         StorageAction::PutQueue { queue, record } => match queues.get_mut(queue) {
             Some(held) => held.record = (**record).clone(),
             None => {

@@ -48,7 +48,6 @@ fn record(entropy: &mut SeededEntropy) -> Box<QueueRecord> {
         status: QueueStatus::Active,
         notifier: None,
         link: None,
-        service: None,
         updated: UnixTime(0),
     })
 }

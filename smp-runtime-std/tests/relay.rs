@@ -66,7 +66,8 @@ impl Storage {
                     }
                     StorageAction::ReadQueue { .. } => Completion::Queue(id, None),
                     StorageAction::ReadLink { .. } => Completion::Link(id, None),
-                    StorageAction::PutQueue { .. }
+                    StorageAction::PutService { .. }
+                    | StorageAction::PutQueue { .. }
                     | StorageAction::PutQueueAndLink { .. }
                     | StorageAction::DeleteQueue { .. } => Completion::Done(id),
                 })

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use smp_proto::broker::record::{QueueRecord, QueueStatus, RecipientKeys};
+use smp_proto::broker::record::{QueueRecord, QueueStatus, RecipientKeys, ServiceNumber, ServiceRecord};
 use smp_proto::broker::storage::{
     ActionId, Completion, MessageKind, MessageMark, QueueNumber, Sequence, StorageAction, StoredLink,
     StoredMessage, StoredQueue,
@@ -14,7 +14,9 @@ use smp_proto::keys::{AuthKey, Ed25519Public, X25519Public};
 use smp_proto::session::outgoing::DeliverySecret;
 use smp_proto::storage_model::StorageModel;
 use smp_proto::time::UnixTime;
+use smp_proto::wire::hello::ServiceRole;
 use smp_runtime_std::storage::{Durability, Embedded, Engine, Memory, StorageError, StorageThread};
+use std::num::NonZeroU32;
 
 fn record(seed: u8) -> Box<QueueRecord> {
     Box::new(QueueRecord {
@@ -27,7 +29,6 @@ fn record(seed: u8) -> Box<QueueRecord> {
         status: if seed.is_multiple_of(3) { QueueStatus::Suspended } else { QueueStatus::Active },
         notifier: None,
         link: None,
-        service: None,
         updated: UnixTime(i64::from(seed) * 86_400),
     })
 }
@@ -75,6 +76,16 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         ),
         4 => (queue, sequence, any::<u8>()).prop_map(|(queue, sequence, seed)| {
             Step::Write(StorageAction::DeleteMessage { queue, sequence, mark: mark(seed) })
+        }),
+        1 => (1u32..4, any::<u8>()).prop_map(|(number, seed)| {
+            let record = ServiceRecord {
+                id: [seed; 24],
+                role: ServiceRole::Notifier,
+                fingerprint: [number as u8; 32],
+                created: UnixTime(i64::from(seed)),
+            };
+            let service = ServiceNumber(NonZeroU32::new(number).expect("from 1"));
+            Step::Write(StorageAction::PutService { service, record })
         }),
         3 => Just(Step::Commit),
         1 => Just(Step::OpenAgain),
@@ -124,6 +135,13 @@ fn agrees_with_model<E: Engine>(
         if group.is_empty() {
             let expected: Vec<StoredQueue> = model.queues().collect();
             prop_assert_eq!(&loaded(&mut engine), &expected);
+            let mut services = Vec::new();
+            let each = &mut |number, record| {
+                services.push((number, record));
+                Ok(())
+            };
+            engine.load_services(each).expect("load");
+            prop_assert_eq!(services, model.services().collect::<Vec<_>>());
             for queue in (0..6).map(QueueNumber) {
                 prop_assert_eq!(engine.read_queue(queue).expect("read"), model.queue(queue));
                 let link = engine.read_link(queue).expect("read");
@@ -214,6 +232,12 @@ impl Engine for Failing {
         each: &mut dyn FnMut(StoredQueue) -> Result<(), StorageError>,
     ) -> Result<(), StorageError> {
         self.inner.load(each)
+    }
+    fn load_services(
+        &mut self,
+        each: &mut dyn FnMut(ServiceNumber, ServiceRecord) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        self.inner.load_services(each)
     }
     fn commit(
         &mut self,

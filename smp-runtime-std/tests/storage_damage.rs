@@ -30,7 +30,6 @@ fn record(number: u64) -> Box<QueueRecord> {
         status: QueueStatus::Active,
         notifier: None,
         link: None,
-        service: None,
         updated: UnixTime(0),
     })
 }

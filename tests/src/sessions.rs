@@ -230,7 +230,7 @@ impl Pair {
         let hello = client.take_handshake_block().expect("the client's hello");
         match closed(server.receive(hello, NOW))? {
             server::Received::Established(same) => assert_eq!(same, version),
-            server::Received::Commands(_) => panic!("commands in a hello"),
+            server::Received::Commands(_) | server::Received::Service(_) => panic!("not an ordinary hello"),
         }
         Ok(Self { server, client })
     }
@@ -245,7 +245,7 @@ impl Pair {
     pub fn to_server(&mut self, block: BytesMut) -> Result<OpenedBlock, CloseReason> {
         match closed(self.server.receive(block, NOW))? {
             server::Received::Commands(block) => Ok(block),
-            server::Received::Established(_) => panic!("a second hello"),
+            server::Received::Established(_) | server::Received::Service(_) => panic!("a second hello"),
         }
     }
 

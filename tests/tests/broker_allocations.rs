@@ -218,7 +218,6 @@ fn stored(number: u64, notifies: bool, entropy: &mut SeededEntropy) -> StoredQue
         status: QueueStatus::Active,
         notifier: notifies.then(|| Box::new(NotifierRecord { notifier, key, secret, service: None })),
         link: None,
-        service: None,
         updated: UnixTime(0),
     };
     StoredQueue { queue: QueueNumber(number), record, messages: Vec::new() }

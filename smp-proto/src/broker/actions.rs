@@ -6,7 +6,7 @@ use alloc::string::String;
 
 use super::connections::{Address, ConnectionId};
 use super::queues::{News, NotifierSubscription, QueueRef};
-use super::record::QueueRecord;
+use super::record::{QueueRecord, ServiceNumber};
 use super::storage::{ActionId, Sequence, StorageAction, StoredMessage};
 use crate::session::outgoing::OutgoingContent;
 
@@ -27,6 +27,8 @@ pub(super) enum Purpose {
     },
     /// To change a queue as the operator decided, and then tell its subscriber.
     Block { before: Box<QueueRecord> },
+    /// To keep a service, and accept it then.
+    PutService(ServiceNumber),
     /// To change a queue without telling anybody.
     Quietly { before: Box<QueueRecord> },
     /// To read link data for an answer.
@@ -73,6 +75,7 @@ impl Purpose {
             // Beside the acknowledgement itself, which may be durable before the next message has been read.
             Self::DeliverAsAnswer(connection, _) => Some(*connection),
             Self::Block { .. }
+            | Self::PutService(_)
             | Self::Quietly { .. }
             | Self::ExpireQueue
             | Self::Marker { .. }

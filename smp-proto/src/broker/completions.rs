@@ -50,6 +50,7 @@ impl Broker {
             }
             Purpose::Block { .. } => self.status_set(at),
             Purpose::Quietly { .. } => {}
+            Purpose::PutService(number) => self.service_stored(number, true),
             Purpose::ExpireQueue => self.remove_queue(at, None),
             Purpose::AcknowledgeTaken(to) => self.connections.say(to, OutgoingContent::Ok),
             Purpose::Change { to, answer, previous, .. } => {
@@ -139,6 +140,7 @@ impl Broker {
                 self.connections.say(to, OutgoingContent::Error(storage_failed()));
             }
             Purpose::Block { before } | Purpose::Quietly { before } => self.take_back(at, *before),
+            Purpose::PutService(number) => self.service_stored(number, false),
             Purpose::Marker { .. } | Purpose::Expire => self.doubt(at),
             Purpose::ExpireQueue => {
                 self.doubt(at);

@@ -44,6 +44,8 @@ pub struct Limits {
     pub deliveries_in_flight: u16,
     /// Keys that `RKEY` may give one contact address: every command of its owners may cost as many verifications.
     pub recipient_keys: u8,
+    /// Services in all.
+    pub services: u32,
     /// Notifications that wait for one notifier.
     pub waiting_notifications: u16,
 }
@@ -57,6 +59,7 @@ impl Default for Limits {
             commands_in_flight: 1024,
             deliveries_in_flight: 8,
             recipient_keys: 16,
+            services: 1024,
             waiting_notifications: 128,
         }
     }

@@ -5,6 +5,7 @@ use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
 use super::queues::QueueRef;
+use super::record::ServiceNumber;
 use crate::session::outgoing::{Outgoing, OutgoingContent};
 use crate::time::Instant;
 use crate::wire::{CorrelationId, EntityId};
@@ -53,6 +54,8 @@ pub(super) struct Connection {
     pub(super) subscribed: BTreeSet<u32>,
     pub(super) getting: BTreeSet<u32>,
     pub(super) notified: BTreeSet<u32>,
+    /// The service that the client is.
+    pub(super) service: Option<ServiceNumber>,
     /// Queues with news for this notifier, and when they are sent.
     pub(super) news: VecDeque<QueueRef>,
     pub(super) news_at: Option<Instant>,

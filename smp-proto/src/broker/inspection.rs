@@ -95,6 +95,12 @@ impl Broker {
                 digest.update(outgoing.entity.as_bytes());
             }
         }
+        for (number, service) in self.services.all() {
+            digest.update(number.0.get().to_be_bytes());
+            digest.update(service.record.id);
+            digest.update([u8::from(service.subscriber.is_some())]);
+            digest.update((service.news.len() as u64).to_be_bytes());
+        }
         digest.update((self.actions.count() as u64).to_be_bytes());
         digest.update((self.actions.waiting() as u64).to_be_bytes());
         digest.update(self.next_deadline().map_or(u64::MAX, |at| at.as_micros()).to_be_bytes());
@@ -190,6 +196,14 @@ impl Broker {
         let quota = usize::from(self.config.message_quota) + 1;
         ensure(queue.occupied() <= quota, "a queue holds more than its quota")?;
         ensure(activity.news.is_empty() || queue.in_news_calendar, "news that never expires")?;
+        let service = queue.record.notifier.as_ref().and_then(|notifier| notifier.service);
+        if let Some(service) = service
+            && activity.notifier.is_none()
+            && !activity.news.is_empty()
+        {
+            let known = self.services.get(service).is_some_and(|service| service.news.contains(&at));
+            ensure(known, "a service does not know of news")?;
+        }
         if let Some(subscription) = &activity.subscription {
             let connection = self.connections.get(subscription.connection);
             let knows = connection.is_some_and(|connection| connection.subscribed.contains(&at.slot));

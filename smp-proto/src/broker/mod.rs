@@ -11,7 +11,7 @@
 //!
 //! Persist, then speak: an answer that implies durability is withheld until its storage action has completed.
 //!
-//! Commands that this relay does not offer (services, proxy) parse at any version; they are
+//! Commands that this relay does not offer (proxy, services that receive messages) parse at any version; they are
 //! answered `CMD PROHIBITED`, and only when they verify: unknown and forbidden stay the same.
 
 mod actions;
@@ -28,6 +28,7 @@ mod notifications;
 mod queues;
 pub mod record;
 mod recovery;
+mod services;
 pub mod storage;
 #[cfg(test)]
 mod tests;
@@ -48,6 +49,7 @@ use self::identifiers::HashKey;
 pub use self::inspection::{Inconsistency, Statistics};
 use self::queues::{Acknowledgement, Health, Queue, QueueRef, Queues};
 use self::record::RecipientKeys;
+use self::services::Services;
 use self::storage::{ActionId, QueueNumber, StorageAction, StoredQueue};
 use self::waiting::Waiting;
 use crate::entropy::Entropy;
@@ -56,6 +58,7 @@ use crate::session::outgoing::{Outgoing, OutgoingContent};
 use crate::session::request::{Authority, Outcome, Request, Verified};
 use crate::time::{Duration, Instant, Now};
 use crate::wire::command::Command;
+use crate::wire::error::SmpError;
 
 /// How often the expiry calendars are looked at.
 const CALENDAR_INTERVAL: Duration = Duration::from_secs(60);
@@ -65,6 +68,7 @@ pub struct Broker {
     config: BrokerConfig,
     queues: Queues,
     connections: Connections,
+    services: Services,
     actions: Actions,
     next_number: u64,
     /// Queues with messages.
@@ -134,6 +138,7 @@ impl Broker {
             config,
             queues: Queues::new(HashKey::new(entropy)),
             connections: Connections::default(),
+            services: Services::default(),
             actions: Actions::default(),
             next_number: 1,
             news_at: BTreeSet::new(),
@@ -219,6 +224,7 @@ impl Broker {
                 queue.rest();
             }
         }
+        let mut untold = Vec::new();
         for slot in connection.notified {
             if let Some(queue) = self.queues.get_mut(slot)
                 && let Some(activity) = &mut queue.activity
@@ -226,9 +232,13 @@ impl Broker {
             {
                 activity.notifier = None;
                 activity.news_listed = false;
+                if !activity.news.is_empty() {
+                    untold.push(queue.reference(slot));
+                }
                 queue.rest();
             }
         }
+        self.leave_service(id, connection.service, &untold);
     }
 
     /// Whether the connection is open.
@@ -251,6 +261,7 @@ impl Broker {
         self.connections
             .get(connection)
             .map_or(0, |connection| connection.subscribed.len() + connection.notified.len())
+            + usize::from(self.is_service_subscriber(connection))
     }
 
     /// Says who may send a command: fills in the request's [`Authority`]. Costs one lookup, whatever the command.
@@ -294,8 +305,7 @@ impl Broker {
                     Some(_) => Authority::Nobody,
                 }
             }
-            // No service exists here.
-            Command::SubscribeService | Command::SubscribeServiceNotifications => Authority::Unknown,
+            Command::SubscribeService | Command::SubscribeServiceNotifications => Authority::Service,
             _ => match id.and_then(|id| self.queues.by_recipient(id)).and_then(|slot| self.present(slot)) {
                 None => Authority::Unknown,
                 Some(queue) => match &queue.record.recipient_keys {

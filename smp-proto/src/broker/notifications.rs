@@ -37,10 +37,13 @@ impl Broker {
     pub(super) fn schedule_news(&mut self, at: QueueRef, now: Now) {
         let due = now.instant + self.config.notification_delay;
         let Some(activity) = self.queues.at(at).and_then(|queue| queue.activity.as_mut()) else { return };
-        let Some(NotifierSubscription { connection: id, .. }) = activity.notifier else { return };
         if activity.news.is_empty() {
             return;
         }
+        let Some(NotifierSubscription { connection: id, .. }) = activity.notifier else {
+            self.hand_to_service(at, now);
+            return;
+        };
         let listed = core::mem::replace(&mut activity.news_listed, true);
         let Some(connection) = self.connections.get_mut(id) else { return };
         if !listed {
@@ -75,13 +78,18 @@ impl Broker {
 
     fn send_news(&mut self, id: ConnectionId) {
         loop {
+            let more = self.service_has_news(id);
             let Some(connection) = self.connections.get_mut(id) else { return };
-            connection.news_paused = !connection.news.is_empty() && connection.waiting_to_be_said() >= BATCH;
+            connection.news_paused =
+                (more || !connection.news.is_empty()) && connection.waiting_to_be_said() >= BATCH;
             if connection.news_paused {
                 return;
             }
             let Some(at) = connection.news.front().copied() else {
                 connection.news = alloc::collections::VecDeque::new();
+                if self.next_of_service(id).is_some() {
+                    continue;
+                }
                 return;
             };
             let news = self.queues.at(at).and_then(|queue| {

@@ -5,12 +5,12 @@
 //! move, so that a growing relay copies nothing.
 
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
 use super::connections::ConnectionId;
 use super::identifiers::{HashKey, Id, IdTable};
-use super::record::QueueRecord;
+use super::record::{QueueRecord, ServiceNumber};
 use super::storage::{ActionId, MessageMark, QueueNumber, Sequence, StoredMessage};
 use super::waiting::{Waiting, WaitingMessages};
 use crate::time::UnixTime;
@@ -267,6 +267,8 @@ pub(super) struct Queues {
     senders: IdTable,
     notifiers: IdTable,
     links: IdTable,
+    /// How many queues' notifications each service has.
+    notified: BTreeMap<ServiceNumber, u64>,
 }
 
 impl Queues {
@@ -280,6 +282,7 @@ impl Queues {
             senders: IdTable::default(),
             notifiers: IdTable::default(),
             links: IdTable::default(),
+            notified: BTreeMap::new(),
         }
     }
 
@@ -345,6 +348,7 @@ impl Queues {
         let (recipient, sender) = (queue.record.recipient, queue.record.sender);
         let notifier = queue.record.notifier.as_ref().map(|notifier| notifier.notifier);
         let link = queue.record.link.as_ref().map(|link| link.link);
+        self.count_service(None, service_in(&queue.record));
         if let Some(place) =
             self.chunks.get_mut(slot as usize / CHUNK).and_then(|c| c.get_mut(slot as usize % CHUNK))
         {
@@ -374,6 +378,7 @@ impl Queues {
         if let Some(link) = &queue.record.link {
             self.links.remove(&self.key, &link.link, slot);
         }
+        self.count_service(service_in(&queue.record), None);
         self.free.push(slot);
         Some(queue)
     }
@@ -386,7 +391,9 @@ impl Queues {
         let link_of = |record: &QueueRecord| record.link.as_ref().map(|link| link.link);
         let (before, after) = (notifier_of(&queue.record), notifier_of(&record));
         let (link_before, link_after) = (link_of(&queue.record), link_of(&record));
+        let services = (service_in(&queue.record), service_in(&record));
         queue.record = record;
+        self.count_service(services.0, services.1);
         if link_before != link_after {
             if let Some(before) = link_before {
                 self.links.remove(&key, &before, slot);
@@ -416,6 +423,23 @@ impl Queues {
         self.notifiers.len()
     }
 
+    fn count_service(&mut self, before: Option<ServiceNumber>, after: Option<ServiceNumber>) {
+        if before == after {
+            return;
+        }
+        if let Some(count) = before.and_then(|before| self.notified.get_mut(&before)) {
+            *count = count.saturating_sub(1);
+        }
+        if let Some(after) = after {
+            *self.notified.entry(after).or_default() += 1;
+        }
+    }
+
+    /// How many queues' notifications a service has.
+    pub(super) fn notified_by(&self, service: ServiceNumber) -> u64 {
+        self.notified.get(&service).copied().unwrap_or(0)
+    }
+
     pub(super) fn link_count(&self) -> usize {
         self.links.len()
     }
@@ -428,6 +452,10 @@ impl Queues {
 fn slot_in(chunks: &[Box<[Option<Queue>]>], slot: u32) -> Option<&Queue> {
     let slot = slot as usize;
     chunks.get(slot / CHUNK)?.get(slot % CHUNK)?.as_ref()
+}
+
+fn service_in(record: &QueueRecord) -> Option<ServiceNumber> {
+    record.notifier.as_ref()?.service
 }
 
 fn link_in(chunks: &[Box<[Option<Queue>]>], slot: u32) -> Option<&Id> {

@@ -9,6 +9,7 @@ use crate::session::outgoing::DeliverySecret;
 use crate::time::UnixTime;
 use crate::wire::command::QueueMode;
 use crate::wire::error::{Blocked, BlockingReason};
+use crate::wire::hello::ServiceRole;
 use crate::wire::identifier::IDENTIFIER_LENGTH;
 
 /// A queue's identity, keys and state: everything but its messages and subscriptions.
@@ -32,8 +33,6 @@ pub struct QueueRecord {
     pub notifier: Option<Box<NotifierRecord>>,
     /// The link, when there is link data.
     pub link: Option<Box<LinkRecord>>,
-    /// The service that receives the queue's messages, when one subscribed to it.
-    pub service: Option<ServiceNumber>,
     /// The day (seconds of its start) on which the queue was created or last used by its recipient: coarse, so that
     /// storage tells little about when people talk.
     pub updated: UnixTime,
@@ -95,6 +94,64 @@ pub struct LinkRecord {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceNumber(pub NonZeroU32);
 
+/// What is kept of a service.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ServiceRecord {
+    /// The id that the service is told, always the same.
+    pub id: [u8; IDENTIFIER_LENGTH],
+    /// What it is: fixed when it comes for the first time.
+    pub role: ServiceRole,
+    /// The SHA-256 of its identity certificate.
+    pub fingerprint: [u8; 32],
+    /// The day (seconds of its start) on which it came for the first time.
+    pub created: UnixTime,
+}
+
+impl core::fmt::Debug for ServiceRecord {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(formatter, "ServiceRecord({:?})", self.role)
+    }
+}
+
+impl ServiceRecord {
+    /// Appends the stored form, 66 bytes: layout (1, always 1) ‖ id (24) ‖ role letter (1) ‖ fingerprint (32) ‖ created
+    /// (8).
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.push(1);
+        out.extend_from_slice(&self.id);
+        out.push(self.role.letter());
+        out.extend_from_slice(&self.fingerprint);
+        out.extend_from_slice(&self.created.0.to_be_bytes());
+    }
+
+    /// Reads the stored form.
+    ///
+    /// # Errors
+    /// [`RecordError`] when the bytes are not a whole record of a known layout.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        match bytes.split_first() {
+            Some((1, rest)) => {
+                let mut rest = Rest(rest);
+                Self::decode_rest(&mut rest).filter(|_| rest.0.is_empty()).ok_or(RecordError::Damaged)
+            }
+            Some((&layout, _)) if layout > 1 => Err(RecordError::NewerLayout(layout)),
+            _ => Err(RecordError::Damaged),
+        }
+    }
+
+    fn decode_rest(rest: &mut Rest<'_>) -> Option<Self> {
+        let id = rest.array()?;
+        let role = match rest.byte()? {
+            b'M' => ServiceRole::Messaging,
+            b'N' => ServiceRole::Notifier,
+            b'P' => ServiceRole::Proxy,
+            _ => return None,
+        };
+        let fingerprint = rest.array()?;
+        Some(Self { id, role, fingerprint, created: UnixTime(i64::from_be_bytes(rest.array()?)) })
+    }
+}
+
 /// The first byte of every stored record: the version of the layout below.
 const LAYOUT: u8 = 2;
 
@@ -129,7 +186,7 @@ impl QueueRecord {
     /// Layout 2: layout (1) ‖ recipient id (24) ‖ sender id (24) ‖ count of recipient keys (1) ‖ keys ‖ delivery secret
     /// (64) ‖ sender key or a 0 byte ‖ mode (1) ‖ status (1, a blocked one with reason and notice) ‖ 0, or 1 ‖ notifier
     /// id (24) ‖ key ‖ secret (64) ‖ service (4, 0 for none) ‖ updated (8) ‖ 0, or 1 ‖ link id (24) ‖ hash of the fixed data
-    /// (32) ‖ service (4). A key is a kind byte (1 Ed25519, 2 Ed448, 3 X25519) and its raw bytes. Layout 1, which is still
+    /// (32). A key is a kind byte (1 Ed25519, 2 Ed448, 3 X25519) and its raw bytes. Layout 1, which is still
     /// read, has no services and ends with `updated`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.push(LAYOUT);
@@ -188,7 +245,6 @@ impl QueueRecord {
                 out.extend_from_slice(&link.fixed);
             }
         }
-        put_service(out, self.service);
     }
 
     /// Reads the stored form.
@@ -261,7 +317,6 @@ impl QueueRecord {
             1 => Some(Box::new(LinkRecord { link: rest.array()?, fixed: rest.array()? })),
             _ => return None,
         };
-        let service = if with_links { rest.service()? } else { None };
         Some(Self {
             recipient,
             sender,
@@ -272,7 +327,6 @@ impl QueueRecord {
             status,
             notifier,
             link,
-            service,
             updated,
         })
     }

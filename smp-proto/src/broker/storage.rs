@@ -9,6 +9,7 @@
 //!   then speaks (DESIGN, contract 3).
 //! - [`Completion::Failed`] means that the action took no effect, now or later. The broker then distrusts what it
 //!   knows of that queue and reads it again ([`StorageAction::ReadQueue`]) before it accepts anything for it.
+//! - Before the queues, it hands over every stored service.
 //! - Link data is stored beside its queue's record, and never handed over at start.
 //! - At start, before any connection, the driver hands every stored queue to the broker ([`StoredQueue`]): its record
 //!   and the marks of its waiting messages, but no bodies.
@@ -17,7 +18,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bytes::Bytes;
 
-use super::record::QueueRecord;
+use super::record::{QueueRecord, ServiceNumber, ServiceRecord};
 use crate::time::UnixTime;
 use crate::wire::identifier::IDENTIFIER_LENGTH;
 
@@ -127,6 +128,13 @@ pub enum StorageAction {
         /// The mark it was put with.
         mark: MessageMark,
     },
+    /// Keep a service, which concerns no queue.
+    PutService {
+        /// Which service.
+        service: ServiceNumber,
+        /// What to keep.
+        record: ServiceRecord,
+    },
     /// Read a message whose `PutMessage` has completed.
     ReadMessage {
         /// Which queue.
@@ -149,9 +157,9 @@ pub enum StorageAction {
 }
 
 impl StorageAction {
-    /// The queue that the action concerns.
+    /// The queue that the action concerns; `None` when it concerns none.
     #[must_use]
-    pub const fn queue(&self) -> QueueNumber {
+    pub const fn queue(&self) -> Option<QueueNumber> {
         match self {
             Self::PutQueue { queue, .. }
             | Self::PutQueueAndLink { queue, .. }
@@ -160,7 +168,8 @@ impl StorageAction {
             | Self::DeleteMessage { queue, .. }
             | Self::ReadMessage { queue, .. }
             | Self::ReadLink { queue }
-            | Self::ReadQueue { queue } => *queue,
+            | Self::ReadQueue { queue } => Some(*queue),
+            Self::PutService { .. } => None,
         }
     }
 

@@ -23,6 +23,7 @@ use alloc::vec::Vec;
 use bytes::BytesMut;
 use sha2::{Digest, Sha256};
 
+use crate::broker::record::{ServiceNumber, ServiceRecord};
 use crate::broker::storage::{ActionId, Completion, StorageAction, StoredQueue};
 use crate::broker::{
     BlockError, Broker, BrokerConfig, ConnectionId, Inconsistency, RestoreError, Statistics,
@@ -156,6 +157,18 @@ impl Server {
         Self { config, broker, peers: Vec::new(), deadlines: BTreeSet::new(), events: VecDeque::new() }
     }
 
+    /// Takes over a stored service, at start and before any queue.
+    ///
+    /// # Errors
+    /// When storage holds what no relay has written.
+    pub fn restore_service(
+        &mut self,
+        number: ServiceNumber,
+        record: ServiceRecord,
+    ) -> Result<(), RestoreError> {
+        self.broker.restore_service(number, record)
+    }
+
     /// Takes over a stored queue, at start.
     ///
     /// # Errors
@@ -238,6 +251,10 @@ impl Server {
                 self.events.push_back(ServerEvent::Established(id, version));
                 self.arm(id, now);
             }
+            Ok(Received::Service(claim)) => {
+                self.broker.identify_service(id, &claim, now, entropy);
+                self.arm(id, now);
+            }
             Ok(Received::Commands(block)) => self.handle_commands(id, &block, now, entropy),
             Err(SessionError::Close(reason)) => self.close(id, ServerCloseReason::Session(reason)),
             Err(SessionError::Misuse(misuse)) => return Err(misuse),
@@ -276,7 +293,19 @@ impl Server {
         }
         let block = match peer.session.take_handshake_block() {
             Some(block) => Some(block),
-            None => peer.session.pack(&mut peer.outgoing, now),
+            None => {
+                let was_identifying = peer.session.is_identifying();
+                let block = peer.session.pack(&mut peer.outgoing, now);
+                if was_identifying {
+                    if let Some(version) = peer.session.version() {
+                        self.events.push_back(ServerEvent::Established(id, version));
+                    } else if let Some(reason) = peer.session.close_reason() {
+                        self.close(id, ServerCloseReason::Session(reason));
+                        return block;
+                    }
+                }
+                block
+            }
         };
         // Whoever asks again has sent the block before. While nobody asks, the client does not take it.
         let was_waiting = peer.waiting_since.is_some();

@@ -32,7 +32,7 @@ pub enum CloseReason {
     KeyNotVerified,
     /// The service part of a client's hello cannot be verified: the client is told.
     ServiceNotVerified,
-    /// The client wants a service session, and this relay has none: the client is told.
+    /// The client may not be the service that it wants to be: it is told.
     ServiceRefused,
     /// A block cannot be decrypted, or claims more content than it has.
     BlockUnreadable,
@@ -92,7 +92,10 @@ impl fmt::Display for CloseReason {
             }
             Self::KeyNotVerified => "the relay's session key is not signed by its certificate",
             Self::ServiceNotVerified => "the client's service certificate does not fit its TLS connection",
-            Self::ServiceRefused => "the client wants a service session, which this relay does not offer",
+            Self::ServiceRefused => {
+                "the client wants a service session that this relay does not allow: its certificate came in another role before, or \
+                 there are too many services"
+            }
             Self::BlockUnreadable => {
                 "a block cannot be decrypted: it was changed, repeated or lost on the way"
             }

@@ -23,6 +23,7 @@ pub mod outgoing;
 mod packing;
 pub mod request;
 pub mod server;
+pub mod service;
 mod shared_secrets;
 mod verification;
 

@@ -37,6 +37,16 @@ pub enum OutgoingContent {
     Ok,
     /// `SOK`, or `OK` below v16.
     Subscribed,
+    /// `SOK` with the service's id: subscribed as a service.
+    SubscribedService([u8; IDENTIFIER_LENGTH]),
+    /// `SOKS`: a service is subscribed to so many queues.
+    ServiceSubscribed(i64),
+    /// `ENDS`: another connection of the service subscribed.
+    ServiceEnd(i64),
+    /// The third block of a service's handshake: it is accepted under this id.
+    ServiceAccepted([u8; IDENTIFIER_LENGTH]),
+    /// The third block of a service's handshake: it is refused.
+    ServiceRefused,
     /// `PONG`
     Pong,
     /// `MSG`, boxed by the session.

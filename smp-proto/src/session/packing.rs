@@ -47,7 +47,7 @@ impl ServerSession {
     /// What fits in no block (an answer to a correlation so long that a message does not fit beside it) is replaced by
     /// `ERR INTERNAL`.
     pub fn pack(&mut self, outgoing: &mut VecDeque<Outgoing>, now: Now) -> Option<BytesMut> {
-        if outgoing.is_empty() || self.version().is_none() {
+        if outgoing.is_empty() || (self.version().is_none() && !self.is_identifying()) {
             return None;
         }
         let mut block = BytesMut::zeroed(BLOCK_LENGTH);
@@ -62,6 +62,9 @@ impl ServerSession {
         block: &mut [u8; BLOCK_LENGTH],
         now: Now,
     ) -> bool {
+        if self.is_identifying() {
+            return self.pack_identification(outgoing, block, now);
+        }
         let State::Established(established) = &mut self.state else { return false };
         let provider = self.config.provider;
         let layout =
@@ -129,6 +132,13 @@ fn write(
         OutgoingContent::Information(json) => Response::Information(json),
         OutgoingContent::Ok => Response::Ok,
         OutgoingContent::Subscribed => Response::Subscribed { service: None },
+        OutgoingContent::SubscribedService(id) => Response::Subscribed { service: Some((*id).into()) },
+        OutgoingContent::ServiceSubscribed(count) => Response::ServiceSubscribed(*count),
+        OutgoingContent::ServiceEnd(count) => Response::ServiceEnd(*count),
+        // Said in the handshake, and in nothing else.
+        OutgoingContent::ServiceAccepted(_) | OutgoingContent::ServiceRefused => {
+            return Err(NotWritten::Unboxable);
+        }
         OutgoingContent::Pong => Response::Pong,
         OutgoingContent::End => Response::End,
         OutgoingContent::Deleted => Response::Deleted,

@@ -48,6 +48,8 @@ pub enum Authority {
     Key(AuthKey),
     /// Any of these keys.
     AnyOf(Arc<[AuthKey]>),
+    /// The key of the service's session (`SUBS`, `NSUBS`): the session knows it, if it is a service's.
+    Service,
     /// `SEND` to a queue that is not secured: there must be no authorization.
     Unsecured,
     /// There is no such queue, or the command cannot be for it: verify against a dummy key, for the same cost, and refuse.

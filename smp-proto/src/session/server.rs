@@ -10,11 +10,12 @@
 //!              └────────────▶ Ended ◀────────────┘
 //! ```
 //!
-//! **Service sessions** (the third message of v16, WIRE-FACTS 4.5) are not offered yet. A client that asks for one gets
-//! `E HANDSHAKE BAD_AUTH` when its certificates or key do not fit, else `E HANDSHAKE BAD_SERVICE`, as deployed relays
-//! answer a service that they cannot accept; then the session ends. Transmissions with a service signature get
-//! `ERR SERVICE`.
+//! **Service sessions** (v16, WIRE-FACTS 4.5): a client that asks for one gets `E HANDSHAKE BAD_AUTH` when its certificates
+//! or key do not fit, and the session ends. Else the session is *identifying* ([`Received::Service`]) until the broker
+//! has said whether the client may be that service: [`pack`](ServerSession::pack) makes the third block of the handshake
+//! of that. See [`service`](super::service).
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 
 use bytes::BytesMut;
@@ -26,6 +27,7 @@ use super::close::{CloseReason, Misuse, SessionError};
 use super::facts::{SessionId, TransportFacts};
 use super::identity::{ServerIdentity, SigningFailed};
 use super::request::{Authority, Request};
+use super::service::{ServiceClaim, SessionService};
 use super::shared_secrets::SharedSecrets;
 use crate::crypto::certificates::{self, ChainRoles};
 use crate::crypto::chain_keys::InitialChainKeys;
@@ -112,6 +114,8 @@ pub(super) enum State {
         /// Until when it must be.
         deadline: Instant,
     },
+    /// The client has proved which service it is, and the broker has not said yet whether it may be.
+    Identifying { established: Established, claim: ServiceClaim },
     /// Commands may come.
     Established(Established),
     /// Nothing may come.
@@ -125,6 +129,8 @@ pub(super) struct Established {
     proxy: bool,
     /// The secret of the two hello keys, for forwarded commands.
     hello_secret: Option<SharedSecret>,
+    /// The service that the client is.
+    pub(super) service: Option<Box<SessionService>>,
 }
 
 /// What became of a received block.
@@ -132,6 +138,9 @@ pub(super) struct Established {
 pub enum Received {
     /// It was the client's hello: the session is established.
     Established(Version),
+    /// It was the hello of a service: the broker is to be asked
+    /// ([`identify_service`](crate::broker::Broker::identify_service)), and its answer to be packed.
+    Service(ServiceClaim),
     /// It has commands.
     Commands(OpenedBlock),
 }
@@ -206,6 +215,8 @@ impl ServerSession {
             State::Established(established) => {
                 established.protection.open(self.config.provider, block).map(Received::Commands)
             }
+            // Nothing may come before the third block of the handshake.
+            State::Identifying { .. } => Err(CloseReason::HelloUnreadable.into()),
             State::Ended(_) => return Err(Misuse::Ended.into()),
         };
         if let Err(SessionError::Close(reason)) = received {
@@ -224,16 +235,19 @@ impl ServerSession {
         if !self.offered.contains(hello.version) {
             return Err(CloseReason::VersionNotOffered(hello.version));
         }
-        if let Some(service) = &hello.service {
-            let reason = if self.service_is_verified(service) {
-                CloseReason::ServiceRefused
-            } else {
-                CloseReason::ServiceNotVerified
-            };
-            let error = reason.transport_error().unwrap_or(TransportError::Block);
-            self.handshake_output = handshake_block(|out| ServiceResponse::Refused(error).encode(out));
-            return Err(reason);
-        }
+        let claim = match &hello.service {
+            None => None,
+            Some(service) => match self.verify_service(service) {
+                Some(claim) => Some(claim),
+                None => {
+                    let reason = CloseReason::ServiceNotVerified;
+                    let error = reason.transport_error().unwrap_or(TransportError::Block);
+                    self.handshake_output =
+                        handshake_block(|out| ServiceResponse::Refused(error).encode(out));
+                    return Err(reason);
+                }
+            },
+        };
         let provider = self.config.provider;
         let hello_secret = hello.key.map(|key| SharedSecret::agree(provider, &self.secret, &key));
         let protection = match &hello_secret {
@@ -243,30 +257,43 @@ impl ServerSession {
             }
             _ => BlockProtection::Padded,
         };
-        self.state = State::Established(Established {
+        let established = Established {
             version: hello.version,
             protection,
             proxy: hello.proxy,
             hello_secret,
-        });
-        Ok(Received::Established(hello.version))
+            service: None,
+        };
+        Ok(match claim {
+            None => {
+                self.state = State::Established(established);
+                Received::Established(hello.version)
+            }
+            Some(claim) => {
+                self.state = State::Identifying { established, claim: claim.clone() };
+                Received::Service(claim)
+            }
+        })
     }
 
-    /// Whether the service part of a hello fits the TLS connection, and its key is an Ed25519 key signed by the leaf.
-    fn service_is_verified(&self, service: &ClientService<'_>) -> bool {
+    /// Who the service is, if its part of the hello fits the TLS connection, and its key is an Ed25519 key signed by the
+    /// leaf.
+    fn verify_service(&self, service: &ClientService<'_>) -> Option<ServiceClaim> {
         let presented = self.facts.peer_chain.iter().map(alloc::vec::Vec::as_slice);
         if !service.chain.certificates().eq(presented) {
-            return false;
+            return None;
         }
         let chain: heapless::Vec<&[u8], 4> = service.chain.certificates().take(4).collect();
         if service.chain.len() > chain.len() {
-            return false;
+            return None;
         }
-        let Ok(roles) = ChainRoles::of(&chain) else { return false };
-        let Some(leaf) = certificates::public_key(roles.leaf()) else { return false };
-        SignedKey::from_der(service.key.0).is_some_and(|signed| {
-            matches!(signed.key, PublicKey::Ed25519(_)) && signed.verify(self.config.provider, &leaf)
-        })
+        let roles = ChainRoles::of(&chain).ok()?;
+        let leaf = certificates::public_key(roles.leaf())?;
+        let signed = SignedKey::from_der(service.key.0)?;
+        let PublicKey::Ed25519(key) = signed.key else { return None };
+        let fingerprint = certificates::fingerprint(roles.identity());
+        let verified = signed.verify(self.config.provider, &leaf);
+        verified.then_some(ServiceClaim { role: service.role, fingerprint, key })
     }
 
     /// The requests in a block that this session received.
@@ -385,6 +412,10 @@ impl ServerSession {
                 digest.update([0]);
                 digest.update(deadline.as_micros().to_be_bytes());
             }
+            State::Identifying { claim, .. } => {
+                digest.update([3]);
+                digest.update(claim.fingerprint);
+            }
             State::Established(established) => {
                 digest.update([1, u8::from(established.proxy)]);
                 digest.update(established.version.0.to_be_bytes());
@@ -411,6 +442,7 @@ impl core::fmt::Debug for ServerSession {
     fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let state = match &self.state {
             State::AwaitingHello { .. } => "awaiting hello",
+            State::Identifying { .. } => "identifying",
             State::Established(_) => "established",
             State::Ended(_) => "ended",
         };

@@ -9,13 +9,14 @@
 use sha2::{Digest, Sha256};
 
 use super::request::{Authority, Outcome, Prepared, RelayKeyPair, Request, Verified};
-use super::server::{CHUNK_LENGTH, RequestChunk, ServerSession};
+use super::server::{CHUNK_LENGTH, RequestChunk, ServerSession, State};
+use super::service::SessionService;
 use super::shared_secrets::SharedSecrets;
 use crate::crypto::{BoxKey, Ed25519Check, Provider, authenticator, signatures};
 use crate::entropy::Entropy;
 use crate::keys::{AuthKey, Ed448Public, Ed25519Public, X25519Public, X25519Secret};
 use crate::wire::command::{Command, LinkData, QueueRequest};
-use crate::wire::error::SmpError;
+use crate::wire::error::{CommandError, SmpError};
 use crate::wire::transmission::{Authorization, Transmission};
 use crate::wire::version::Version;
 
@@ -67,6 +68,8 @@ struct Waiting<'a> {
     counts: bool,
     signature: &'a [u8; 64],
     signed_tail: &'a [u8],
+    /// Whether the service's fingerprint is signed, too.
+    bound: bool,
 }
 
 type WaitingSignatures<'a> = heapless::Vec<Waiting<'a>, CHUNK_LENGTH>;
@@ -78,6 +81,8 @@ struct Verifier<'s> {
     session: &'s [u8],
     secret: &'s X25519Secret,
     remembered: &'s mut SharedSecrets,
+    /// The service that the client is.
+    service: Option<&'s SessionService>,
 }
 
 impl ServerSession {
@@ -94,6 +99,10 @@ impl ServerSession {
             session: self.facts.session_id.prefixed(),
             secret: &self.secret,
             remembered: &mut self.authenticators,
+            service: match &self.state {
+                State::Established(established) => established.service.as_deref(),
+                _ => None,
+            },
         };
         let mut verdicts = verifier.judge(&requests).into_iter();
         let provider = self.config.provider;
@@ -137,12 +146,10 @@ impl Verifier<'_> {
             let verdict = match request {
                 // Its own error is answered.
                 Request::Malformed { .. } => Verdict::UNAUTHORIZED,
-                Request::Command { transmission, .. } if transmission.service_signature.is_some() => {
-                    Verdict::Refuse(SmpError::Service)
-                }
-                Request::Command { transmission, authority } => {
-                    self.judge_one(index, transmission, authority, &mut waiting)
-                }
+                Request::Command { transmission, authority } => match self.check_service(transmission) {
+                    Err(error) => Verdict::Refuse(error),
+                    Ok(bound) => self.judge_one(index, transmission, authority, bound, &mut waiting),
+                },
             };
             // A chunk has as much room as its requests.
             let pushed = verdicts.push(verdict);
@@ -152,12 +159,43 @@ impl Verifier<'_> {
         verdicts
     }
 
+    /// Checks what a service adds to a command, or must not. Returns whether the authorization covers its fingerprint.
+    fn check_service(&self, transmission: &Transmission<'_, Command<'_>>) -> Result<bool, SmpError> {
+        let Some(service) = self.service else {
+            return transmission.service_signature.map_or(Ok(false), |_| Err(SmpError::Service));
+        };
+        let command = &transmission.content;
+        if !service.may(command) {
+            return Err(CommandError::Prohibited.into());
+        }
+        let is_bound =
+            matches!(command, Command::New(_) | Command::Subscribe | Command::SubscribeNotifications);
+        match transmission.service_signature {
+            None if !is_bound => Ok(false),
+            Some(signature) if is_bound => {
+                let signed: [&[u8]; 2] = [self.session, transmission.signed_tail];
+                let valid = self.provider.ed25519_verify(&service.claim.key, &signed, signature);
+                valid.then_some(true).ok_or(SmpError::Service)
+            }
+            _ => Err(SmpError::Service),
+        }
+    }
+
+    /// What is before the session id in what is signed.
+    fn prefix(&self, bound: bool) -> &[u8] {
+        match self.service {
+            Some(service) if bound => &service.claim.fingerprint,
+            _ => &[],
+        }
+    }
+
     /// The verdict, or, for an Ed25519 signature, a provisional one until [`settle`](Self::settle).
     fn judge_one<'a>(
         &mut self,
         index: usize,
         transmission: &Transmission<'a, Command<'a>>,
         authority: &Authority,
+        bound: bool,
         waiting: &mut WaitingSignatures<'a>,
     ) -> Verdict {
         let is_unauthorized = matches!(transmission.authorization, Authorization::None);
@@ -172,7 +210,11 @@ impl Verifier<'_> {
                 _ => return Verdict::Refuse(SmpError::Internal),
             },
             Authority::Key(key) => Some(*key),
-            Authority::AnyOf(keys) => return self.judge_any(transmission, keys),
+            Authority::Service => self
+                .service
+                .filter(|service| transmission.entity.as_bytes() == service.id)
+                .map(|service| AuthKey::Ed25519(service.claim.key)),
+            Authority::AnyOf(keys) => return self.judge_any(transmission, keys, bound),
         };
         match transmission.authorization {
             Authorization::None => Verdict::UNAUTHORIZED,
@@ -182,23 +224,26 @@ impl Verifier<'_> {
                     _ => (DUMMY_ED25519, false),
                 };
                 let signed_tail = transmission.signed_tail;
-                let pushed = waiting.push(Waiting { request: index, key, counts, signature, signed_tail });
+                let pushed =
+                    waiting.push(Waiting { request: index, key, counts, signature, signed_tail, bound });
                 debug_assert!(pushed.is_ok());
                 Verdict::UNAUTHORIZED
             }
             Authorization::Ed448(_) => match key {
-                Some(key @ AuthKey::Ed448(_)) => Verdict::when(self.is_authorized_by(transmission, key), key),
+                Some(key @ AuthKey::Ed448(_)) => {
+                    Verdict::when(self.is_authorized_by(transmission, key, bound), key)
+                }
                 _ => {
-                    let _ = self.is_authorized_by(transmission, AuthKey::Ed448(DUMMY_ED448));
+                    let _ = self.is_authorized_by(transmission, AuthKey::Ed448(DUMMY_ED448), bound);
                     Verdict::UNAUTHORIZED
                 }
             },
             Authorization::Authenticator(_) => match key {
                 Some(key @ AuthKey::X25519(_)) => {
-                    Verdict::when(self.is_authorized_by(transmission, key), key)
+                    Verdict::when(self.is_authorized_by(transmission, key, bound), key)
                 }
                 _ => {
-                    let _ = self.is_authorized_by(transmission, AuthKey::X25519(DUMMY_X25519));
+                    let _ = self.is_authorized_by(transmission, AuthKey::X25519(DUMMY_X25519), bound);
                     Verdict::UNAUTHORIZED
                 }
             },
@@ -206,7 +251,12 @@ impl Verifier<'_> {
     }
 
     /// The verdict on a command of one of several owners. Every key of the right kind is tried, whichever fits.
-    fn judge_any(&mut self, transmission: &Transmission<'_, Command<'_>>, keys: &[AuthKey]) -> Verdict {
+    fn judge_any(
+        &mut self,
+        transmission: &Transmission<'_, Command<'_>>,
+        keys: &[AuthKey],
+        bound: bool,
+    ) -> Verdict {
         let (mut authorized_by, mut tried) = (None, false);
         for key in keys {
             let same_kind = matches!(
@@ -217,7 +267,7 @@ impl Verifier<'_> {
             );
             if same_kind {
                 tried = true;
-                if self.is_authorized_by(transmission, *key) {
+                if self.is_authorized_by(transmission, *key, bound) {
                     authorized_by = Some(*key);
                 }
             }
@@ -229,14 +279,23 @@ impl Verifier<'_> {
                 Authorization::Ed448(_) => AuthKey::Ed448(DUMMY_ED448),
                 Authorization::Authenticator(_) => AuthKey::X25519(DUMMY_X25519),
             };
-            let _ = self.is_authorized_by(transmission, dummy);
+            let _ = self.is_authorized_by(transmission, dummy, bound);
         }
         authorized_by.map_or(Verdict::UNAUTHORIZED, |key| Verdict::Execute(Some(key)))
     }
 
     /// Whether `key` authorized the command. The work depends on the authorization only.
-    fn is_authorized_by(&mut self, transmission: &Transmission<'_, Command<'_>>, key: AuthKey) -> bool {
-        let authorized: [&[u8]; 2] = [self.session, transmission.signed_tail];
+    fn is_authorized_by(
+        &mut self,
+        transmission: &Transmission<'_, Command<'_>>,
+        key: AuthKey,
+        bound: bool,
+    ) -> bool {
+        let prefix: &[u8] = match self.service {
+            Some(service) if bound => &service.claim.fingerprint,
+            _ => &[],
+        };
+        let authorized: [&[u8]; 3] = [prefix, self.session, transmission.signed_tail];
         match (transmission.authorization, key) {
             (Authorization::Ed25519(signature), AuthKey::Ed25519(key)) => {
                 self.provider.ed25519_verify(&key, &authorized, signature)
@@ -265,8 +324,8 @@ impl Verifier<'_> {
 
     /// Verifies the signatures that wait, together.
     fn settle(&self, waiting: &[Waiting<'_>], verdicts: &mut [Verdict]) {
-        let messages: heapless::Vec<[&[u8]; 2], CHUNK_LENGTH> =
-            waiting.iter().map(|one| [self.session, one.signed_tail]).collect();
+        let messages: heapless::Vec<[&[u8]; 3], CHUNK_LENGTH> =
+            waiting.iter().map(|one| [self.prefix(one.bound), self.session, one.signed_tail]).collect();
         let mut checks: heapless::Vec<Ed25519Check<'_>, CHUNK_LENGTH> = waiting
             .iter()
             .zip(&messages)
@@ -324,8 +383,16 @@ impl RelayKeyPair {
 
 #[cfg(test)]
 mod tests {
+    use alloc::boxed::Box;
+    use alloc::vec::Vec;
+
     use super::*;
     use crate::crypto::Portable;
+    use crate::keys::Ed25519Secret;
+    use crate::session::service::ServiceClaim;
+    use crate::wire::hello::ServiceRole;
+    use crate::wire::identifier::Identifier;
+    use crate::wire::transmission::{SessionLayout, write_head};
 
     #[test]
     fn the_fixed_keys_are_points_so_that_verifying_with_them_is_work() {
@@ -333,5 +400,135 @@ mod tests {
         assert!(ed25519_dalek::VerifyingKey::from_bytes(&DUMMY_ED25519.0).is_ok());
         let secret = X25519Secret::from_bytes([1; 32]);
         assert_eq!(Portable.x25519(&secret, &DUMMY_X25519).as_bytes(), &Portable.x25519_public(&secret).0);
+    }
+
+    const SESSION: [u8; 5] = [4, 9, 9, 9, 9];
+    const SERVICE: [u8; 24] = [7; 24];
+    const FINGERPRINT: [u8; 32] = [5; 32];
+
+    fn queue_key() -> Ed25519Secret {
+        Ed25519Secret::from_bytes([1; 32])
+    }
+
+    fn session_key() -> Ed25519Secret {
+        Ed25519Secret::from_bytes([2; 32])
+    }
+
+    /// What a client sends: `key` signs, over the fingerprint too if `bound`; `service` adds its signature.
+    fn transmission(
+        command: &Command<'_>,
+        entity: [u8; 24],
+        key: &Ed25519Secret,
+        bound: bool,
+        service: Option<&Ed25519Secret>,
+    ) -> Vec<u8> {
+        let (correlation, entity) = (Identifier::from([3; 24]), Identifier::from(entity));
+        let layout = SessionLayout { version: Version::SERVICES, session: &SESSION[1..] };
+        let mut tail = Vec::new();
+        tail.extend_from_slice(&[24]);
+        tail.extend_from_slice(correlation.as_bytes());
+        tail.extend_from_slice(&[24]);
+        tail.extend_from_slice(entity.as_bytes());
+        command.encode(layout.version, &mut tail).unwrap();
+        let prefix: &[u8] = if bound { &FINGERPRINT } else { &[] };
+        let authorization = Portable.ed25519_sign(key, &[prefix, &SESSION, &tail]);
+        let signature = service.map(|key| Portable.ed25519_sign(key, &[&SESSION, &tail]));
+        let mut out = Vec::new();
+        let authorization = Authorization::Ed25519(&authorization);
+        write_head(authorization, signature.as_ref(), layout, &correlation, &entity, &mut out).unwrap();
+        command.encode(layout.version, &mut out).unwrap();
+        out
+    }
+
+    /// What a session makes of it, in which the client is a service of this role, or none.
+    fn verdict(role: Option<ServiceRole>, authority: Authority, bytes: &[u8]) -> Result<(), SmpError> {
+        let layout = SessionLayout { version: Version::SERVICES, session: &SESSION[1..] };
+        let transmission = Transmission::decode_command(bytes, layout).unwrap();
+        let key = Portable.ed25519_public(&session_key());
+        let claim = |role| ServiceClaim { role, fingerprint: FINGERPRINT, key };
+        let service = role.map(|role| Box::new(SessionService { claim: claim(role), id: SERVICE }));
+        let mut verifier = Verifier {
+            provider: &Portable,
+            session: &SESSION,
+            secret: &X25519Secret::from_bytes([8; 32]),
+            remembered: &mut SharedSecrets::new(1),
+            service: service.as_deref(),
+        };
+        match verifier.judge(&[Request::Command { transmission, authority }]).pop() {
+            Some(Verdict::Execute(_)) => Ok(()),
+            Some(Verdict::Refuse(error)) => Err(error),
+            None => panic!("no verdict"),
+        }
+    }
+
+    fn queue_authority() -> Authority {
+        Authority::Key(AuthKey::Ed25519(Portable.ed25519_public(&queue_key())))
+    }
+
+    #[test]
+    fn a_services_subscription_is_signed_twice_and_bound_to_its_certificate() {
+        let nsub = |bound, service: Option<&Ed25519Secret>| {
+            transmission(&Command::SubscribeNotifications, [6; 24], &queue_key(), bound, service)
+        };
+        let notifier = Some(ServiceRole::Notifier);
+        let (own, other) = (session_key(), Ed25519Secret::from_bytes([3; 32]));
+        assert_eq!(verdict(notifier, queue_authority(), &nsub(true, Some(&own))), Ok(()));
+        assert_eq!(
+            verdict(notifier, queue_authority(), &nsub(false, Some(&own))),
+            Err(SmpError::Authorization)
+        );
+        for wrong in [nsub(true, None), nsub(false, None), nsub(true, Some(&other))] {
+            assert_eq!(verdict(notifier, queue_authority(), &wrong), Err(SmpError::Service));
+            // Whether the queue exists or not.
+            assert_eq!(verdict(notifier, Authority::Unknown, &wrong), Err(SmpError::Service));
+        }
+        assert_eq!(
+            verdict(notifier, Authority::Unknown, &nsub(true, Some(&own))),
+            Err(SmpError::Authorization)
+        );
+        // Who is no service signs once.
+        assert_eq!(verdict(None, queue_authority(), &nsub(false, None)), Ok(()));
+        assert_eq!(verdict(None, queue_authority(), &nsub(true, None)), Err(SmpError::Authorization));
+        assert_eq!(verdict(None, queue_authority(), &nsub(true, Some(&own))), Err(SmpError::Service));
+    }
+
+    #[test]
+    fn other_commands_of_services_have_no_second_signature() {
+        let (messaging, own) = (Some(ServiceRole::Messaging), session_key());
+        let command = |service| transmission(&Command::Delete, [6; 24], &queue_key(), false, service);
+        assert_eq!(verdict(messaging, queue_authority(), &command(None)), Ok(()));
+        assert_eq!(verdict(messaging, queue_authority(), &command(Some(&own))), Err(SmpError::Service));
+    }
+
+    #[test]
+    fn a_service_does_what_its_role_is_for() {
+        let prohibited = Err(SmpError::Command(CommandError::Prohibited));
+        let own = session_key();
+        let sub = transmission(&Command::Subscribe, [6; 24], &queue_key(), true, Some(&own));
+        let nsub = transmission(&Command::SubscribeNotifications, [6; 24], &queue_key(), true, Some(&own));
+        for (role, subscribes, notified) in [
+            (ServiceRole::Messaging, Ok(()), prohibited.clone()),
+            (ServiceRole::Notifier, prohibited.clone(), Ok(())),
+            (ServiceRole::Proxy, prohibited.clone(), prohibited.clone()),
+        ] {
+            assert_eq!(verdict(Some(role), queue_authority(), &sub), subscribes);
+            assert_eq!(verdict(Some(role), queue_authority(), &nsub), notified);
+        }
+    }
+
+    #[test]
+    fn the_key_of_the_session_subscribes_the_service_itself_and_no_other() {
+        let notifier = Some(ServiceRole::Notifier);
+        let nsubs = |entity, key: &Ed25519Secret| {
+            transmission(&Command::SubscribeServiceNotifications, entity, key, false, None)
+        };
+        assert_eq!(verdict(notifier, Authority::Service, &nsubs(SERVICE, &session_key())), Ok(()));
+        for (role, wrong) in [
+            (notifier, nsubs([6; 24], &session_key())),
+            (notifier, nsubs(SERVICE, &queue_key())),
+            (None, nsubs(SERVICE, &session_key())),
+        ] {
+            assert_eq!(verdict(role, Authority::Service, &wrong), Err(SmpError::Authorization));
+        }
     }
 }

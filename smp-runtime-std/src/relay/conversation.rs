@@ -76,6 +76,18 @@ impl Conversation {
                 self.connection = Some(relay.held().connect(bell, relay.clock().now()).ok_or(End::Full)?);
                 Ok(true)
             }
+            Ok(Received::Service(claim)) => {
+                let now = relay.clock().now();
+                let connection = relay.held().connect(bell, now).ok_or(End::Full)?;
+                self.connection = Some(connection);
+                self.ready = true;
+                relay.entropy().with(|entropy| {
+                    relay.held().hold(Some(connection), |broker| {
+                        broker.identify_service(connection, &claim, now, entropy);
+                    });
+                });
+                Ok(true)
+            }
             Ok(Received::Commands(_)) | Err(SessionError::Misuse(_)) => Err(End::Protocol),
             Err(SessionError::Close(_)) => {
                 // A client that asked to be a service is told why not.
@@ -101,7 +113,7 @@ impl Conversation {
         let now = relay.clock().now();
         let opened = match self.session.receive(block, now) {
             Ok(Received::Commands(opened)) => opened,
-            Ok(Received::Established(_)) | Err(_) => return Err(End::Protocol),
+            Ok(Received::Established(_) | Received::Service(_)) | Err(_) => return Err(End::Protocol),
         };
         // The session is needed for verification while its requests are read: they borrow from the block alone.
         let mut chunks = Vec::new();
@@ -170,6 +182,10 @@ impl Conversation {
                     Err(End::Protocol)
                 }
             })?;
+            if self.session.close_reason().is_some() {
+                // A service that may not be one has been told so.
+                return Err(End::Protocol);
+            }
         }
     }
 

@@ -115,9 +115,6 @@ impl RelayBuilder {
         let options = ServerTlsOptions {
             // Stock clients offer one or the other, by the port of their address; both are served at every port.
             protocols: vec![ApplicationProtocol::Smp1, ApplicationProtocol::Http11],
-            // A stock service that is not asked for its certificate goes on without being one: service sessions are not
-            // offered yet, and would be refused.
-            ask_for_client_certificate: false,
             ..ServerTlsOptions::default()
         };
         let tls = ServerTls::with_options(credentials, &options).map_err(SetupError::Tls)?;
@@ -191,6 +188,13 @@ impl Relay {
         let mut engine = Embedded::open(store).map_err(SetupError::Storage)?;
         let mut count = 0;
         let mut refused = None;
+        let services = engine.load_services(&mut |number, record| {
+            builder
+                .broker
+                .restore_service(number, record)
+                .map_err(|error| StorageError::restore(store, error))
+        });
+        services.map_err(SetupError::Storage)?;
         let result = engine.load(&mut |stored| {
             count += 1;
             if count % TOLD_EVERY == 0 {

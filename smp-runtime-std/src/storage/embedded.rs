@@ -1,8 +1,9 @@
 //! The embedded engine: one file, `queues.redb`, in the data folder.
 //!
-//! Four tables. `queues`: number → record. `marks`: (number, sequence) → time (8 bytes) and kind (1 byte), which is all
+//! Five tables. `queues`: number → record. `marks`: (number, sequence) → time (8 bytes) and kind (1 byte), which is all
 //! that is read of messages at start. `bodies`: (number, sequence) → message id (24 bytes), notification flag (1 byte),
-//! body. `links`: number → length of the fixed link data (4 bytes), fixed data, user data. Every commit is atomic and checked when the file is opened; freed pages are used again, and nothing is ever
+//! body. `links`: number → length of the fixed link data (4 bytes), fixed data, user data. `services`: number →
+//! record. Every commit is atomic and checked when the file is opened; freed pages are used again, and nothing is ever
 //! compacted while the relay runs. redb locks the file, so that no second process opens it.
 //!
 //! After an error of input or output redb does not work any more: the engine then opens the file again, which brings
@@ -11,6 +12,7 @@
 use std::cell::Cell;
 use std::fs;
 use std::io;
+use std::num::NonZeroU32;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
@@ -20,7 +22,7 @@ use redb::{
     CommitError, Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, ReadableTable,
     StorageError as RedbError, TableDefinition, TableError, TransactionError,
 };
-use smp_proto::broker::record::QueueRecord;
+use smp_proto::broker::record::{QueueRecord, ServiceNumber, ServiceRecord};
 use smp_proto::broker::storage::{
     MessageKind, MessageMark, QueueNumber, Sequence, StorageAction, StoredLink, StoredMessage, StoredQueue,
 };
@@ -39,6 +41,7 @@ const CACHE: usize = 32 << 20;
 
 const PROPERTIES: TableDefinition<'_, &str, u64> = TableDefinition::new("properties");
 const QUEUES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("queues");
+const SERVICES: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("services");
 const LINKS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("links");
 const MARKS: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("marks");
 const BODIES: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("bodies");
@@ -186,6 +189,7 @@ fn prepare(file: &Path, database: &Database, is_new: bool) -> Result<(), Storage
             _ => return Err(StorageError::Foreign(file.to_owned())),
         }
         transaction.open_table(QUEUES).map_err(|error| table(file, error))?;
+        transaction.open_table(SERVICES).map_err(|error| table(file, error))?;
         transaction.open_table(LINKS).map_err(|error| table(file, error))?;
         transaction.open_table(MARKS).map_err(|error| table(file, error))?;
         transaction.open_table(BODIES).map_err(|error| table(file, error))?;
@@ -333,6 +337,26 @@ impl Engine for Embedded {
         })
     }
 
+    fn load_services(
+        &mut self,
+        each: &mut dyn FnMut(ServiceNumber, ServiceRecord) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        self.with(|database, _, file| {
+            let transaction = database.begin_read().map_err(|error| beginning(file, error))?;
+            let services = transaction.open_table(SERVICES).map_err(|error| table(file, error))?;
+            for entry in services.iter().map_err(|error| storage(file, error))? {
+                let (number, record) = entry.map_err(|error| storage(file, error))?;
+                let number = NonZeroU32::new(number.value()).ok_or_else(|| {
+                    StorageError::Damaged(file.to_owned(), "a service has no number".to_owned())
+                })?;
+                let record = ServiceRecord::decode(record.value())
+                    .map_err(|error| StorageError::record(file, error))?;
+                each(ServiceNumber(number), record)?;
+            }
+            Ok(())
+        })
+    }
+
     fn commit(
         &mut self,
         writes: &mut dyn Iterator<Item = &StorageAction>,
@@ -346,6 +370,7 @@ impl Engine for Embedded {
             {
                 let failed = |error| storage(file, error);
                 let mut queues = transaction.open_table(QUEUES).map_err(|error| table(file, error))?;
+                let mut services = transaction.open_table(SERVICES).map_err(|error| table(file, error))?;
                 let mut links = transaction.open_table(LINKS).map_err(|error| table(file, error))?;
                 let mut marks = transaction.open_table(MARKS).map_err(|error| table(file, error))?;
                 let mut bodies = transaction.open_table(BODIES).map_err(|error| table(file, error))?;
@@ -394,6 +419,11 @@ impl Engine for Embedded {
                             let key = (queue.0, sequence.0);
                             marks.remove(key).map_err(failed)?;
                             bodies.remove(key).map_err(failed)?;
+                        }
+                        StorageAction::PutService { service, record } => {
+                            scratch.clear();
+                            record.encode(scratch);
+                            services.insert(service.0.get(), scratch.as_slice()).map_err(failed)?;
                         }
                         StorageAction::ReadMessage { .. }
                         | StorageAction::ReadLink { .. }

@@ -1,5 +1,6 @@
 //! The engine of tests: the core's storage model. Nothing survives the process.
 
+use smp_proto::broker::record::{ServiceNumber, ServiceRecord};
 use smp_proto::broker::storage::{
     ActionId, QueueNumber, Sequence, StorageAction, StoredLink, StoredMessage, StoredQueue,
 };
@@ -19,6 +20,13 @@ impl Engine for Memory {
         each: &mut dyn FnMut(StoredQueue) -> Result<(), StorageError>,
     ) -> Result<(), StorageError> {
         self.model.queues().try_for_each(each)
+    }
+
+    fn load_services(
+        &mut self,
+        each: &mut dyn FnMut(ServiceNumber, ServiceRecord) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        self.model.services().try_for_each(|(number, record)| each(number, record))
     }
 
     fn commit(

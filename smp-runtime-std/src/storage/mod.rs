@@ -34,6 +34,7 @@ mod error;
 mod memory;
 mod thread;
 
+use smp_proto::broker::record::{ServiceNumber, ServiceRecord};
 use smp_proto::broker::storage::{
     QueueNumber, Sequence, StorageAction, StoredLink, StoredMessage, StoredQueue,
 };
@@ -65,6 +66,15 @@ pub trait Engine: Send + 'static {
     fn load(
         &mut self,
         each: &mut dyn FnMut(StoredQueue) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError>;
+
+    /// Hands over every service, in the order of their numbers.
+    ///
+    /// # Errors
+    /// [`StorageError`] when something cannot be read.
+    fn load_services(
+        &mut self,
+        each: &mut dyn FnMut(ServiceNumber, ServiceRecord) -> Result<(), StorageError>,
     ) -> Result<(), StorageError>;
 
     /// Carries out writes in order, all of them or none. With `durable`, this and everything before it is on disk when

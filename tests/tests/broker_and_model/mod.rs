@@ -117,6 +117,7 @@ impl<'s> BrokerAndModel<'s> {
                 commands_in_flight: 1024,
                 deliveries_in_flight: options.deliveries_in_flight,
                 recipient_keys: 16,
+                services: 16,
                 waiting_notifications: rules.waiting_notifications as u16,
             },
         };
@@ -497,6 +498,11 @@ impl<'s> BrokerAndModel<'s> {
             OutgoingContent::Error(error) => Saying::Refused(error),
             OutgoingContent::Information(text) => Saying::Information(self.description(&text)?),
             OutgoingContent::Link(_) => return fail("link data that nobody asked for"),
+            OutgoingContent::SubscribedService(_)
+            | OutgoingContent::ServiceSubscribed(_)
+            | OutgoingContent::ServiceEnd(_)
+            | OutgoingContent::ServiceAccepted(_)
+            | OutgoingContent::ServiceRefused => return fail("there are no services here"),
             OutgoingContent::Message(delivery) => Saying::Message(self.message(&entity, &delivery)?),
             OutgoingContent::Notification(delivery) => {
                 let relay_key = wire::public_of(delivery.secret.relay);

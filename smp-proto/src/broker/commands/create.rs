@@ -45,6 +45,10 @@ impl Broker {
             return Err(SmpError::Authorization);
         }
         let given = self.given_ids(to, new)?;
+        let of_service = self.messaging_service_of(to.connection).is_some();
+        if of_service && new.subscription == SubscriptionMode::CreateOnly {
+            return Err(CommandError::Prohibited.into());
+        }
         if self.queues.len() >= self.config.limits.queues as usize {
             return Err(SmpError::Quota);
         }
@@ -93,7 +97,6 @@ impl Broker {
             status: QueueStatus::Active,
             notifier: notifier.map(|(record, _)| Box::new(record)),
             link: link.map(Box::new),
-            service: None,
             updated: day_of(now.wall),
         };
         let number = self.take_number();

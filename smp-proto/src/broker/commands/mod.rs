@@ -80,8 +80,12 @@ impl Broker {
             }
             Command::SecureByLink(sender_key) => self.secure_by_link(&to, key, sender_key, now),
             Command::GetLink => self.get_link(to.clone()),
+            Command::SubscribeServiceNotifications => self.subscribe_service(to.clone(), now),
+            // As on deployed relays: services receive messages from v19 on.
+            Command::SubscribeService if self.service_of(to.connection).is_none() => {
+                Err(SmpError::Authorization)
+            }
             Command::SubscribeService
-            | Command::SubscribeServiceNotifications
             | Command::ProxyConnect { .. }
             | Command::ProxyForward { .. }
             | Command::RelayForward { .. } => Err(CommandError::Prohibited.into()),

@@ -1,4 +1,5 @@
-//! `NKEY`, `NDEL` and `NSUB`: who is told of a queue's messages.
+//! `NKEY`, `NDEL` and `NSUB`: who is told of a queue's messages. A queue to which a service subscribes is the service's
+//! from then on, until somebody else subscribes.
 
 use alloc::boxed::Box;
 
@@ -93,7 +94,22 @@ impl Broker {
                 activity.news_listed = false;
             }
         }
-        self.connections.say(to.clone(), OutgoingContent::Subscribed);
+        let service = self.notifier_service_of(connection);
+        let number = service.map(|(number, _)| number);
+        let answer = match service {
+            Some((_, id)) => OutgoingContent::SubscribedService(id),
+            None => OutgoingContent::Subscribed,
+        };
+        let present = self.queues.at(at).and_then(|queue| queue.record.notifier.as_ref()?.service);
+        if present == number {
+            self.connections.say(to.clone(), answer);
+        } else {
+            self.change_record(to, at, Some(answer), None, now, |record| {
+                if let Some(notifier) = &mut record.notifier {
+                    notifier.service = number;
+                }
+            });
+        }
         self.schedule_news(at, now);
         Ok(())
     }

@@ -8,6 +8,7 @@ mod link;
 mod notifier;
 mod recipient;
 mod sender;
+mod services;
 mod storage_failures;
 
 use alloc::collections::VecDeque;
@@ -40,6 +41,11 @@ enum Said {
     NotifierId,
     Ok,
     Subscribed,
+    SubscribedService([u8; 24]),
+    ServiceSubscribed(i64),
+    ServiceEnd(i64),
+    ServiceAccepted([u8; 24]),
+    ServiceRefused,
     Pong,
     Message([u8; 24], Vec<u8>),
     Link([u8; 24], Vec<u8>, Vec<u8>),
@@ -167,6 +173,8 @@ impl Relay {
             }
             (Authority::KeyInCommand, _) => false,
             (Authority::Key(key), _) => signed_with == Some(*key),
+            // The session compares the service's id, and verifies with its key.
+            (Authority::Service, _) => signed_with.is_some(),
             (Authority::AnyOf(keys), _) => signed_with.is_some_and(|key| keys.contains(&key)),
         };
         let pair = || {
@@ -337,6 +345,9 @@ impl Relay {
         self.storage.sync();
         let config = self.broker.config().clone();
         self.broker = Broker::new(config, &mut self.entropy);
+        for (number, record) in self.storage.services() {
+            self.broker.restore_service(number, record).unwrap();
+        }
         for queue in self.storage.queues() {
             self.broker.restore(queue).unwrap();
         }
@@ -350,6 +361,11 @@ fn simplify(content: OutgoingContent) -> Said {
         OutgoingContent::NotifierId(_) => NotifierId,
         OutgoingContent::Ok => Said::Ok,
         OutgoingContent::Subscribed => Subscribed,
+        OutgoingContent::SubscribedService(id) => Said::SubscribedService(id),
+        OutgoingContent::ServiceSubscribed(count) => Said::ServiceSubscribed(count),
+        OutgoingContent::ServiceEnd(count) => Said::ServiceEnd(count),
+        OutgoingContent::ServiceAccepted(id) => Said::ServiceAccepted(id),
+        OutgoingContent::ServiceRefused => Said::ServiceRefused,
         OutgoingContent::Pong => Pong,
         OutgoingContent::Message(delivery) => match delivery.message {
             Some(message) => Message(delivery.id, message.body.to_vec()),
