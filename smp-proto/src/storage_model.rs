@@ -6,10 +6,12 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use crate::broker::record::{QueueRecord, ServiceNumber, ServiceRecord};
+use bytes::Bytes;
+
+use crate::broker::record::{BlobRecord, QueueRecord, ServiceNumber, ServiceRecord};
 use crate::broker::storage::{
-    ActionId, Completion, MessageMark, QueueNumber, Sequence, StorageAction, StoredLink, StoredMessage,
-    StoredQueue,
+    ActionId, BlobId, Completion, MessageMark, QueueNumber, Sequence, StorageAction, StoredLink,
+    StoredMessage, StoredQueue,
 };
 
 /// One queue with its messages.
@@ -24,6 +26,7 @@ struct Held {
 struct Stored {
     queues: BTreeMap<QueueNumber, Held>,
     services: BTreeMap<ServiceNumber, ServiceRecord>,
+    blobs: BTreeMap<BlobId, (BlobRecord, Bytes)>,
 }
 
 /// Storage in memory, with a memory of what is durable.
@@ -44,6 +47,7 @@ impl StorageModel {
                 Completion::Message(id, self.message(queue, sequence).cloned())
             }
             StorageAction::ReadLink { queue } => Completion::Link(id, self.link(queue).cloned()),
+            StorageAction::ReadBlob { id: blob } => Completion::Blob(id, self.blob(blob).cloned()),
             StorageAction::ReadQueue { queue } => Completion::Queue(id, self.queue(queue).map(Into::into)),
             write => {
                 write_to(&mut self.current, &write);
@@ -89,6 +93,17 @@ impl StorageModel {
         self.current.services.iter().map(|(number, record)| (*number, record.clone()))
     }
 
+    /// The value of a blob.
+    #[must_use]
+    pub fn blob(&self, id: BlobId) -> Option<&Bytes> {
+        self.current.blobs.get(&id).map(|(_, value)| value)
+    }
+
+    /// All blobs in order, without their values.
+    pub fn blobs(&self) -> impl Iterator<Item = (BlobId, BlobRecord)> {
+        self.current.blobs.iter().map(|(id, (record, _))| (*id, record.clone()))
+    }
+
     /// All queues in order: what a relay takes over at start.
     pub fn queues(&self) -> impl Iterator<Item = StoredQueue> {
         self.current.queues.iter().map(|(queue, held)| held.stored(*queue))
@@ -111,6 +126,12 @@ fn write_to(stored: &mut Stored, write: &StorageAction) {
     match write {
         StorageAction::PutService { service, record } => {
             stored.services.insert(*service, record.clone());
+        }
+        StorageAction::PutBlob { id, record, value } => {
+            stored.blobs.insert(*id, (record.clone(), value.clone()));
+        }
+        StorageAction::DeleteBlob { id } => {
+            stored.blobs.remove(id);
         }
         StorageAction::PutQueue { queue, record } => match queues.get_mut(queue) {
             Some(held) => held.record = (**record).clone(),
@@ -138,6 +159,7 @@ fn write_to(stored: &mut Stored, write: &StorageAction) {
         }
         StorageAction::ReadMessage { .. }
         | StorageAction::ReadLink { .. }
+        | StorageAction::ReadBlob { .. }
         | StorageAction::ReadQueue { .. } => {}
     }
 }

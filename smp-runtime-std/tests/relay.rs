@@ -66,7 +66,10 @@ impl Storage {
                     }
                     StorageAction::ReadQueue { .. } => Completion::Queue(id, None),
                     StorageAction::ReadLink { .. } => Completion::Link(id, None),
+                    StorageAction::ReadBlob { .. } => Completion::Blob(id, None),
                     StorageAction::PutService { .. }
+                    | StorageAction::PutBlob { .. }
+                    | StorageAction::DeleteBlob { .. }
                     | StorageAction::PutQueue { .. }
                     | StorageAction::PutQueueAndLink { .. }
                     | StorageAction::DeleteQueue { .. } => Completion::Done(id),

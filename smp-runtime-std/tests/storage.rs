@@ -5,9 +5,11 @@ use std::sync::mpsc;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use smp_proto::broker::record::{QueueRecord, QueueStatus, RecipientKeys, ServiceNumber, ServiceRecord};
+use smp_proto::broker::record::{
+    BlobRecord, QueueRecord, QueueStatus, RecipientKeys, ServiceNumber, ServiceRecord,
+};
 use smp_proto::broker::storage::{
-    ActionId, Completion, MessageKind, MessageMark, QueueNumber, Sequence, StorageAction, StoredLink,
+    ActionId, BlobId, Completion, MessageKind, MessageMark, QueueNumber, Sequence, StorageAction, StoredLink,
     StoredMessage, StoredQueue,
 };
 use smp_proto::keys::{AuthKey, Ed25519Public, X25519Public};
@@ -87,6 +89,16 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             let service = ServiceNumber(NonZeroU32::new(number).expect("from 1"));
             Step::Write(StorageAction::PutService { service, record })
         }),
+        2 => (any::<bool>(), any::<u8>(), 0usize..17_000).prop_map(|(first, seed, length)| {
+            let key = AuthKey::Ed25519(Ed25519Public([seed; 32]));
+            Step::Write(StorageAction::PutBlob {
+                id: [u8::from(first); 32],
+                record: BlobRecord { key, written: UnixTime(i64::from(seed)) },
+                value: Bytes::from(vec![seed; length]),
+            })
+        }),
+        1 => any::<bool>()
+            .prop_map(|first| Step::Write(StorageAction::DeleteBlob { id: [u8::from(first); 32] })),
         3 => Just(Step::Commit),
         1 => Just(Step::OpenAgain),
     ];
@@ -135,6 +147,17 @@ fn agrees_with_model<E: Engine>(
         if group.is_empty() {
             let expected: Vec<StoredQueue> = model.queues().collect();
             prop_assert_eq!(&loaded(&mut engine), &expected);
+            let mut blobs = Vec::new();
+            let each = &mut |id, record| {
+                blobs.push((id, record));
+                Ok(())
+            };
+            engine.load_blobs(each).expect("load");
+            prop_assert_eq!(blobs, model.blobs().collect::<Vec<_>>());
+            for id in [[0; 32], [1; 32]] {
+                let value = engine.read_blob(id).expect("read");
+                prop_assert_eq!(value.as_ref(), model.blob(id));
+            }
             let mut services = Vec::new();
             let each = &mut |number, record| {
                 services.push((number, record));
@@ -238,6 +261,15 @@ impl Engine for Failing {
         each: &mut dyn FnMut(ServiceNumber, ServiceRecord) -> Result<(), StorageError>,
     ) -> Result<(), StorageError> {
         self.inner.load_services(each)
+    }
+    fn load_blobs(
+        &mut self,
+        each: &mut dyn FnMut(BlobId, BlobRecord) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        self.inner.load_blobs(each)
+    }
+    fn read_blob(&mut self, id: BlobId) -> Result<Option<Bytes>, StorageError> {
+        self.inner.read_blob(id)
     }
     fn commit(
         &mut self,

@@ -7,8 +7,9 @@ use alloc::string::String;
 use super::connections::{Address, ConnectionId};
 use super::queues::{News, NotifierSubscription, QueueRef};
 use super::record::{QueueRecord, ServiceNumber};
-use super::storage::{ActionId, Sequence, StorageAction, StoredMessage};
+use super::storage::{ActionId, BlobId, Sequence, StorageAction, StoredMessage};
 use crate::session::outgoing::OutgoingContent;
+use crate::time::UnixTime;
 
 /// Above this capacity an emptied queue of actions gives its memory back.
 const KEPT_CAPACITY: usize = 1024;
@@ -26,11 +27,20 @@ pub(super) enum Purpose {
         before: Box<QueueRecord>,
     },
     /// To change a queue as the operator decided, and then tell its subscriber.
-    Block { before: Box<QueueRecord> },
+    Block {
+        before: Box<QueueRecord>,
+    },
+    /// To write a blob (of this day), to delete one, to read one for an answer, and to delete one that nobody wrote again.
+    WriteBlob(Address, BlobId, UnixTime),
+    ClearBlob(Address, BlobId),
+    ReadBlob(Address),
+    ExpireBlob(BlobId),
     /// To keep a service, and accept it then.
     PutService(ServiceNumber),
     /// To change a queue without telling anybody.
-    Quietly { before: Box<QueueRecord> },
+    Quietly {
+        before: Box<QueueRecord>,
+    },
     /// To read link data for an answer.
     ReadLink(Address),
     /// To delete a queue, and then say so.
@@ -38,9 +48,16 @@ pub(super) enum Purpose {
     /// To delete a queue that nobody has used in time.
     ExpireQueue,
     /// To store a sender's message. The message is kept only when it can be handed to a subscriber directly.
-    Message { to: Address, sequence: Sequence, message: Option<StoredMessage>, news: Option<Box<News>> },
+    Message {
+        to: Address,
+        sequence: Sequence,
+        message: Option<StoredMessage>,
+        news: Option<Box<News>>,
+    },
     /// To store the marker that a queue is full.
-    Marker { sequence: Sequence },
+    Marker {
+        sequence: Sequence,
+    },
     /// To delete what a subscriber acknowledged.
     Acknowledge(Address),
     /// To delete what somebody took with `GET`.
@@ -71,11 +88,15 @@ impl Purpose {
             | Self::AcknowledgeTaken(to)
             | Self::Describe(to, ..)
             | Self::ReadLink(to)
+            | Self::WriteBlob(to, ..)
+            | Self::ClearBlob(to, _)
+            | Self::ReadBlob(to)
             | Self::Take(to, _) => Some(to.connection),
             // Beside the acknowledgement itself, which may be durable before the next message has been read.
             Self::DeliverAsAnswer(connection, _) => Some(*connection),
             Self::Block { .. }
             | Self::PutService(_)
+            | Self::ExpireBlob(_)
             | Self::Quietly { .. }
             | Self::ExpireQueue
             | Self::Marker { .. }
@@ -97,6 +118,7 @@ impl Purpose {
                 Expected::Message
             }
             Self::ReadLink(_) => Expected::Link,
+            Self::ReadBlob(_) => Expected::Blob,
             Self::Restore => Expected::Queue,
             _ => Expected::Done,
         }
@@ -109,6 +131,7 @@ pub(super) enum Expected {
     Done,
     Message,
     Link,
+    Blob,
     Queue,
 }
 

@@ -34,6 +34,11 @@ impl Broker {
                     self.link_read(at, to, data);
                 }
             }
+            (Completion::Blob(_, value), Expected::Blob) => {
+                if let Purpose::ReadBlob(to) = purpose {
+                    self.blob_read(to, Some(value));
+                }
+            }
             (Completion::Queue(_, stored), Expected::Queue) => self.restored(at, stored, now),
             _ => self.failed(at, action, purpose, now),
         }
@@ -51,6 +56,9 @@ impl Broker {
             Purpose::Block { .. } => self.status_set(at),
             Purpose::Quietly { .. } => {}
             Purpose::PutService(number) => self.service_stored(number, true),
+            Purpose::WriteBlob(to, id, written) => self.blob_written(to, id, written, true),
+            Purpose::ClearBlob(to, id) => self.blob_cleared(Some(to), id, true, now),
+            Purpose::ExpireBlob(id) => self.blob_cleared(None, id, true, now),
             Purpose::ExpireQueue => self.remove_queue(at, None),
             Purpose::AcknowledgeTaken(to) => self.connections.say(to, OutgoingContent::Ok),
             Purpose::Change { to, answer, previous, .. } => {
@@ -82,6 +90,7 @@ impl Broker {
             | Purpose::Take(..)
             | Purpose::Describe(..)
             | Purpose::ReadLink(_)
+            | Purpose::ReadBlob(_)
             | Purpose::Restore => {}
         }
     }
@@ -141,6 +150,10 @@ impl Broker {
             }
             Purpose::Block { before } | Purpose::Quietly { before } => self.take_back(at, *before),
             Purpose::PutService(number) => self.service_stored(number, false),
+            Purpose::WriteBlob(to, id, written) => self.blob_written(to, id, written, false),
+            Purpose::ClearBlob(to, id) => self.blob_cleared(Some(to), id, false, now),
+            Purpose::ExpireBlob(id) => self.blob_cleared(None, id, false, now),
+            Purpose::ReadBlob(to) => self.blob_read(to, None),
             Purpose::Marker { .. } | Purpose::Expire => self.doubt(at),
             Purpose::ExpireQueue => {
                 self.doubt(at);

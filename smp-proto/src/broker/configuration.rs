@@ -25,6 +25,9 @@ pub struct BrokerConfig {
     /// never used. Counted from the day of its last change; `None` = never, as on
     /// deployed relays. Contact addresses never expire.
     pub unsecured_time_to_live: Option<Duration>,
+    /// After how long a blob that its owner does not write again is deleted, counted from the day of the last `WRT`;
+    /// `None` = never.
+    pub blob_time_to_live: Option<Duration>,
     /// Bounds of everything that grows.
     pub limits: Limits,
 }
@@ -44,6 +47,10 @@ pub struct Limits {
     pub deliveries_in_flight: u16,
     /// Keys that `RKEY` may give one contact address: every command of its owners may cost as many verifications.
     pub recipient_keys: u8,
+    /// Blobs in all; 0 = this relay takes none.
+    pub blobs: u32,
+    /// The longest blob, in bytes; more than 16,141 cannot be read through a proxy.
+    pub blob_length: u16,
     /// Services in all.
     pub services: u32,
     /// Notifications that wait for one notifier.
@@ -59,6 +66,8 @@ impl Default for Limits {
             commands_in_flight: 1024,
             deliveries_in_flight: 8,
             recipient_keys: 16,
+            blobs: 100_000,
+            blob_length: 16_141,
             services: 1024,
             waiting_notifications: 128,
         }
@@ -75,6 +84,7 @@ impl Default for BrokerConfig {
             notification_time_to_live: Duration::from_secs(24 * 3600),
             notification_delay: Duration::from_millis(1500),
             unsecured_time_to_live: None,
+            blob_time_to_live: None,
             limits: Limits::default(),
         }
     }

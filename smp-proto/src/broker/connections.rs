@@ -71,6 +71,8 @@ pub(super) enum Queued {
     Take(Address, QueueRef),
     /// `LGET` or `LKEY`.
     Link(Address, QueueRef),
+    /// `READ`.
+    Blob(Address),
 }
 
 #[derive(Default)]

@@ -160,6 +160,12 @@ impl Broker {
                         }
                     }
                 }
+                Queued::Blob(to) => {
+                    self.connections.owe(id, false);
+                    if let Err(error) = self.read_blob(to.clone()) {
+                        self.connections.say(to, OutgoingContent::Error(error));
+                    }
+                }
                 Queued::Link(to, at) => {
                     self.connections.owe(id, false);
                     match self.queues.at(at).map(|queue| queue.health) {

@@ -111,7 +111,8 @@ impl Broker {
     /// When expiry is to be looked at; `None` when nothing can expire.
     pub(super) fn expiry_deadline(&self) -> Option<Instant> {
         let unsecured = self.unsecured_calendar.as_ref().is_some_and(|calendar| !calendar.is_empty());
-        (!self.calendar.is_empty() || !self.news_calendar.is_empty() || unsecured).then_some(self.calendar_at)
+        (!self.calendar.is_empty() || !self.news_calendar.is_empty() || unsecured || self.blobs.can_expire())
+            .then_some(self.calendar_at)
     }
 
     /// Enters a queue under the time at which its oldest message expires, unless it is entered already.
@@ -176,7 +177,9 @@ impl Broker {
                 break;
             }
         }
+        self.expire_blobs(wall);
         let more = self.calendar.has_due(wall)
+            || self.blobs.has_due(wall)
             || self.news_calendar.has_due(wall)
             || self.unsecured_calendar.as_ref().is_some_and(|calendar| calendar.has_due(wall));
         self.calendar_at = if more { now.instant } else { now.instant + CALENDAR_INTERVAL };

@@ -16,6 +16,8 @@ use super::record::QueueRecord;
 pub struct Statistics {
     /// Queues.
     pub queues: usize,
+    /// Blobs.
+    pub blobs: usize,
     /// Connections.
     pub connections: usize,
     /// Storage actions that have not completed.
@@ -53,6 +55,7 @@ impl Broker {
     pub fn statistics(&self) -> Statistics {
         Statistics {
             queues: self.queues.len(),
+            blobs: self.blobs.len(),
             connections: self.connections.count() as usize,
             actions_under_way: self.actions.count(),
             actions_waiting: self.actions.waiting(),
@@ -94,6 +97,9 @@ impl Broker {
                 digest.update(outgoing.correlation.as_bytes());
                 digest.update(outgoing.entity.as_bytes());
             }
+        }
+        for id in self.blobs.ids() {
+            digest.update(id);
         }
         for (number, service) in self.services.all() {
             digest.update(number.0.get().to_be_bytes());
@@ -142,7 +148,7 @@ impl Broker {
             }
             let reader = match &action.purpose {
                 Purpose::Deliver(id, _) | Purpose::DeliverAsAnswer(id, _) => Some(*id),
-                Purpose::Take(to, _) | Purpose::ReadLink(to) => Some(to.connection),
+                Purpose::Take(to, _) | Purpose::ReadLink(to) | Purpose::ReadBlob(to) => Some(to.connection),
                 _ => None,
             };
             if let Some(id) = reader {

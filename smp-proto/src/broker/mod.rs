@@ -15,6 +15,7 @@
 //! answered `CMD PROHIBITED`, and only when they verify: unknown and forbidden stay the same.
 
 mod actions;
+mod blobs;
 mod blocking;
 mod commands;
 mod completions;
@@ -40,6 +41,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use self::actions::Actions;
+use self::blobs::{Blobs, owners_name, readers_name};
 pub use self::blocking::BlockError;
 pub use self::configuration::{BrokerConfig, Limits};
 use self::connections::{Address, Connections};
@@ -69,6 +71,7 @@ pub struct Broker {
     queues: Queues,
     connections: Connections,
     services: Services,
+    blobs: Blobs,
     actions: Actions,
     next_number: u64,
     /// Queues with messages.
@@ -139,6 +142,7 @@ impl Broker {
             queues: Queues::new(HashKey::new(entropy)),
             connections: Connections::default(),
             services: Services::default(),
+            blobs: Blobs::default(),
             actions: Actions::default(),
             next_number: 1,
             news_at: BTreeSet::new(),
@@ -306,6 +310,18 @@ impl Broker {
                 }
             }
             Command::SubscribeService | Command::SubscribeServiceNotifications => Authority::Service,
+            Command::WriteBlob { .. } => {
+                let id = owners_name(&transmission.entity);
+                id.and_then(|id| self.blobs.key(&id)).map_or(Authority::KeyInCommand, Authority::Key)
+            }
+            Command::ClearBlob => {
+                let id = owners_name(&transmission.entity);
+                id.and_then(|id| self.blobs.key(&id)).map_or(Authority::Unknown, Authority::Key)
+            }
+            Command::ReadBlob => {
+                let found = readers_name(&transmission.entity).filter(|(_, id)| self.blobs.is_readable(id));
+                found.map_or(Authority::Unknown, |_| Authority::Nobody)
+            }
             _ => match id.and_then(|id| self.queues.by_recipient(id)).and_then(|slot| self.present(slot)) {
                 None => Authority::Unknown,
                 Some(queue) => match &queue.record.recipient_keys {

@@ -152,6 +152,41 @@ impl ServiceRecord {
     }
 }
 
+/// What is kept of a blob, beside its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlobRecord {
+    /// The owner's key.
+    pub key: AuthKey,
+    /// The day (seconds of its start) of the last `WRT`.
+    pub written: UnixTime,
+}
+
+impl BlobRecord {
+    /// Appends the stored form, up to 67 bytes: layout (1, always 1) ‖ kind of key (1) ‖ key ‖ written (8).
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.push(1);
+        put_key(out, &self.key);
+        out.extend_from_slice(&self.written.0.to_be_bytes());
+    }
+
+    /// Reads the stored form.
+    ///
+    /// # Errors
+    /// [`RecordError`] when the bytes are not a whole record of a known layout.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        match bytes.split_first() {
+            Some((1, rest)) => {
+                let mut rest = Rest(rest);
+                let key = rest.key().ok_or(RecordError::Damaged)?;
+                let written = UnixTime(i64::from_be_bytes(rest.array().ok_or(RecordError::Damaged)?));
+                if rest.0.is_empty() { Ok(Self { key, written }) } else { Err(RecordError::Damaged) }
+            }
+            Some((&layout, _)) if layout > 1 => Err(RecordError::NewerLayout(layout)),
+            _ => Err(RecordError::Damaged),
+        }
+    }
+}
+
 /// The first byte of every stored record: the version of the layout below.
 const LAYOUT: u8 = 2;
 

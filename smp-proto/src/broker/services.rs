@@ -23,7 +23,7 @@ use crate::wire::EntityId;
 use crate::wire::hello::ServiceRole;
 
 /// The queue of actions that concern none.
-const NO_QUEUE: QueueRef = QueueRef { slot: u32::MAX, number: QueueNumber(0) };
+pub(super) const NO_QUEUE: QueueRef = QueueRef { slot: u32::MAX, number: QueueNumber(0) };
 
 /// One service.
 pub(super) struct Service {

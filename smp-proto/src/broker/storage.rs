@@ -9,7 +9,7 @@
 //!   then speaks (DESIGN, contract 3).
 //! - [`Completion::Failed`] means that the action took no effect, now or later. The broker then distrusts what it
 //!   knows of that queue and reads it again ([`StorageAction::ReadQueue`]) before it accepts anything for it.
-//! - Before the queues, it hands over every stored service.
+//! - Before the queues, it hands over every stored service, and every blob's record.
 //! - Link data is stored beside its queue's record, and never handed over at start.
 //! - At start, before any connection, the driver hands every stored queue to the broker ([`StoredQueue`]): its record
 //!   and the marks of its waiting messages, but no bodies.
@@ -18,13 +18,16 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bytes::Bytes;
 
-use super::record::{QueueRecord, ServiceNumber, ServiceRecord};
+use super::record::{BlobRecord, QueueRecord, ServiceNumber, ServiceRecord};
 use crate::time::UnixTime;
 use crate::wire::identifier::IDENTIFIER_LENGTH;
 
 /// The key of a queue in storage. Internal: never on the wire, given by the broker in increasing order, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QueueNumber(pub u64);
+
+/// The id of a blob, also its key in storage: the SHA-256 of its reader's key.
+pub type BlobId = [u8; 32];
 
 /// The place of a message in its queue; increasing within the queue, never reused while the queue holds messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -135,6 +138,25 @@ pub enum StorageAction {
         /// What to keep.
         record: ServiceRecord,
     },
+    /// Keep a blob, or replace it; it concerns no queue. Actions about one blob take effect in order.
+    PutBlob {
+        /// Which blob.
+        id: BlobId,
+        /// What will be handed back at the next start.
+        record: BlobRecord,
+        /// The value: opaque.
+        value: Bytes,
+    },
+    /// Delete a blob.
+    DeleteBlob {
+        /// Which blob.
+        id: BlobId,
+    },
+    /// Read the value of a blob whose `PutBlob` has completed.
+    ReadBlob {
+        /// Which blob.
+        id: BlobId,
+    },
     /// Read a message whose `PutMessage` has completed.
     ReadMessage {
         /// Which queue.
@@ -169,14 +191,20 @@ impl StorageAction {
             | Self::ReadMessage { queue, .. }
             | Self::ReadLink { queue }
             | Self::ReadQueue { queue } => Some(*queue),
-            Self::PutService { .. } => None,
+            Self::PutService { .. }
+            | Self::PutBlob { .. }
+            | Self::DeleteBlob { .. }
+            | Self::ReadBlob { .. } => None,
         }
     }
 
     /// Whether the action only reads.
     #[must_use]
     pub const fn is_read(&self) -> bool {
-        matches!(self, Self::ReadMessage { .. } | Self::ReadLink { .. } | Self::ReadQueue { .. })
+        matches!(
+            self,
+            Self::ReadMessage { .. } | Self::ReadLink { .. } | Self::ReadBlob { .. } | Self::ReadQueue { .. }
+        )
     }
 }
 
@@ -200,6 +228,8 @@ pub enum Completion {
     Message(ActionId, Option<StoredMessage>),
     /// The link data that was read, `None` when there is none.
     Link(ActionId, Option<StoredLink>),
+    /// The blob that was read, `None` when there is none.
+    Blob(ActionId, Option<Bytes>),
     /// The queue that was read, `None` when there is none.
     Queue(ActionId, Option<Box<StoredQueue>>),
     /// The action failed and took no effect.
@@ -214,6 +244,7 @@ impl Completion {
             Self::Done(action)
             | Self::Message(action, _)
             | Self::Link(action, _)
+            | Self::Blob(action, _)
             | Self::Queue(action, _)
             | Self::Failed(action) => *action,
         }

@@ -4,9 +4,13 @@ use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 
+use bytes::Bytes;
+
 use super::command::{CommandBody, OwnedLinkData};
 use super::event::{CommandFailure, CommandId, Event, Reply, is_final};
 use super::machine::{Client, Origin, Pending, Subscription};
+use crate::crypto::blob;
+use crate::keys::X25519Public;
 use crate::session::OpenedBlock;
 use crate::wire::EntityId;
 use crate::wire::command::SubscriptionMode;
@@ -20,6 +24,7 @@ impl Client {
         &mut self,
         response: Result<Transmission<'_, Response<'_>>, Malformed>,
         block: &OpenedBlock,
+        relay_key: Option<&X25519Public>,
     ) {
         match response {
             Err(malformed) => match self.command_of(&malformed.correlation) {
@@ -27,7 +32,7 @@ impl Client {
                 None => self.push(Event::Unexpected),
             },
             Ok(Transmission { correlation, entity, content, .. }) => match self.command_of(&correlation) {
-                Some(id) => self.answer_command(id, &entity, content, block),
+                Some(id) => self.answer_command(id, &correlation, &entity, content, block, relay_key),
                 None => self.answer_nobody(entity, content, block),
             },
         }
@@ -41,9 +46,11 @@ impl Client {
     fn answer_command(
         &mut self,
         id: CommandId,
+        correlation: &Identifier,
         entity: &EntityId,
         content: Response<'_>,
         block: &OpenedBlock,
+        relay_key: Option<&X25519Public>,
     ) {
         let Some(pending) = self.commands.get(&id) else { return };
         // Errors about the transmission itself name no entity (WIRE-FACTS 4.7).
@@ -52,6 +59,16 @@ impl Client {
         let result = match content {
             _ if !fits => Err(CommandFailure::Unexpected),
             Response::Error(error) => Err(CommandFailure::Refused(error)),
+            Response::Blob(sealed) => match (&pending.command.body, relay_key) {
+                (CommandBody::ReadBlob(secret), Some(relay_key)) => {
+                    let provider = self.config.session.provider;
+                    let mut sealed = sealed.to_vec();
+                    blob::open_answer(provider, secret, relay_key, correlation.as_bytes(), &mut sealed)
+                        .map(|blob| Reply::Blob(Bytes::copy_from_slice(blob)))
+                        .map_err(|_| CommandFailure::Unexpected)
+                }
+                _ => Err(CommandFailure::Unexpected),
+            },
             content => reply_to(&pending.command.body, content, block).ok_or(CommandFailure::Unexpected),
         };
         self.finish(id, result);
@@ -163,6 +180,7 @@ fn reply_to(command: &CommandBody, content: Response<'_>, block: &OpenedBlock) -
             | CommandBody::EnableNotifications(_)
             | CommandBody::GetLink
             | CommandBody::SecureByLink(_)
+            | CommandBody::ReadBlob(_)
             | CommandBody::QueueInformation
             | CommandBody::Ping,
             _,

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use crate::keys::{AuthKey, X25519Public};
+use crate::keys::{AuthKey, X25519Public, X25519Secret};
 use crate::session::AuthSecret;
 use crate::wire::EntityId;
 use crate::wire::command::{
@@ -74,6 +74,17 @@ pub enum CommandBody {
     SecureByLink(AuthKey),
     /// `LGET`
     GetLink,
+    /// `WRT`
+    WriteBlob {
+        /// The owner's key.
+        key: AuthKey,
+        /// The blob, as [`blob::seal`](crate::crypto::blob::seal) makes it.
+        blob: Bytes,
+    },
+    /// `CLR`
+    ClearBlob,
+    /// `READ`, with the private key in the link
+    ReadBlob(X25519Secret),
     /// `NSUB`
     SubscribeNotifications,
 }
@@ -156,6 +167,7 @@ impl ClientCommand {
                 | CommandBody::Send { .. }
                 | CommandBody::Acknowledge(_)
                 | CommandBody::Delete
+                | CommandBody::ClearBlob
         )
     }
 
@@ -185,6 +197,9 @@ impl ClientCommand {
             CommandBody::Ping => Command::Ping,
             CommandBody::SecureByLink(key) => Command::SecureByLink(*key),
             CommandBody::GetLink => Command::GetLink,
+            CommandBody::WriteBlob { key, blob } => Command::WriteBlob { key: *key, blob },
+            CommandBody::ClearBlob => Command::ClearBlob,
+            CommandBody::ReadBlob(_) => Command::ReadBlob,
             CommandBody::SubscribeNotifications => Command::SubscribeNotifications,
         }
     }

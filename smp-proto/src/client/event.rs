@@ -121,6 +121,8 @@ pub enum Reply {
         /// The encrypted message.
         body: Bytes,
     },
+    /// `BLOB`: a blob, as its owner wrote it, for [`blob::open`](crate::crypto::blob::open).
+    Blob(Bytes),
     /// `INFO`: JSON text.
     Information(String),
     /// `OK`: done; to `GET`, that there is no message.

@@ -268,7 +268,7 @@ impl Client {
                     return Err(ClientMisuse::NotConnected);
                 };
                 for response in session.responses(&block) {
-                    self.answer(response, &block);
+                    self.answer(response, &block, session.relay_key());
                 }
                 self.link = Link::Connected(session);
                 self.heard(now);

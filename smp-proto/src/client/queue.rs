@@ -3,10 +3,12 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec;
+use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use super::command::{ClientCommand, CommandBody, OwnedNewQueue, OwnedQueueRequest};
+use super::command::{ClientCommand, CommandBody, OwnedLinkData, OwnedNewQueue, OwnedQueueRequest};
+use crate::crypto::blob;
 use crate::crypto::envelope::{self, ClientMessage, EnvelopeHeader};
 use crate::crypto::message_body::{self, NotificationMetadata, OpenError, ReceivedMessage};
 use crate::crypto::{BoxError, BoxKey, Nonce, Provider, SharedSecret};
@@ -15,7 +17,7 @@ use crate::keys::{AuthKey, X25519Public, X25519Secret};
 use crate::session::AuthSecret;
 use crate::wire::EntityId;
 use crate::wire::command::{QueueMode, SubscriptionMode};
-use crate::wire::identifier::Identifier;
+use crate::wire::identifier::{IDENTIFIER_LENGTH, Identifier};
 use crate::wire::response::CreatedQueue;
 
 /// A queue that is about to be created: its keys, before the relay has named it.
@@ -53,6 +55,29 @@ impl QueueToCreate {
             request: Some(request),
             notifier: None,
             correlation: None,
+        };
+        ClientCommand::new(EntityId::EMPTY, Some(Arc::clone(&self.key)), CommandBody::New(Box::new(new)))
+    }
+
+    /// `NEW`, with link data: `request` says where it is found. `correlation` is what its sender id was computed from
+    /// ([`ids::sender_id`](crate::crypto::ids::sender_id)).
+    #[must_use]
+    pub fn command_with_link(
+        &self,
+        provider: &dyn Provider,
+        request: OwnedQueueRequest,
+        correlation: [u8; IDENTIFIER_LENGTH],
+        subscription: SubscriptionMode,
+        password: Option<Bytes>,
+    ) -> ClientCommand {
+        let new = OwnedNewQueue {
+            recipient_key: self.key.public(provider),
+            recipient_dh: provider.x25519_public(&self.dh),
+            password,
+            subscription,
+            request: Some(request),
+            notifier: None,
+            correlation: Some(correlation),
         };
         ClientCommand::new(EntityId::EMPTY, Some(Arc::clone(&self.key)), CommandBody::New(Box::new(new)))
     }
@@ -109,6 +134,24 @@ impl RecipientQueue {
     #[must_use]
     pub fn secure(&self, sender: AuthKey) -> ClientCommand {
         self.command(CommandBody::SecureByRecipient(sender))
+    }
+
+    /// `LSET`: set link data, or change its user part.
+    #[must_use]
+    pub fn set_link(&self, link: Identifier, data: OwnedLinkData) -> ClientCommand {
+        self.command(CommandBody::SetLink { link, data })
+    }
+
+    /// `LDEL`: delete the link and its data.
+    #[must_use]
+    pub fn delete_link(&self) -> ClientCommand {
+        self.command(CommandBody::DeleteLink)
+    }
+
+    /// `RKEY`: these keys, at least one, authorize the recipient's commands of a contact address from now on.
+    #[must_use]
+    pub fn set_owners(&self, keys: Vec<AuthKey>) -> ClientCommand {
+        self.command(CommandBody::RecipientKeys(keys))
     }
 
     /// `OFF`: accept no more messages.
@@ -175,6 +218,72 @@ impl NotifierQueue {
     ) -> Result<NotificationMetadata<'a>, OpenError> {
         message_body::open_notification(provider, &self.delivery.box_key(), nonce, metadata)
     }
+}
+
+/// `LGET`: the link data of a contact address.
+#[must_use]
+pub const fn get_link(link: Identifier) -> ClientCommand {
+    ClientCommand::new(link, None, CommandBody::GetLink)
+}
+
+/// `LKEY`: secures the queue behind a one-time link with `key`, and gets the link data.
+#[must_use]
+pub fn secure_by_link(provider: &dyn Provider, link: Identifier, key: &Arc<AuthSecret>) -> ClientCommand {
+    let body = CommandBody::SecureByLink(key.public(provider));
+    ClientCommand::new(link, Some(Arc::clone(key)), body)
+}
+
+/// A blob that this client owns: what its link carries, and what authorizes changes.
+#[derive(Clone, Debug)]
+pub struct OwnedBlob {
+    /// The private key: it goes into the link.
+    pub secret: X25519Secret,
+    /// Authorizes `WRT` and `CLR`: Ed25519 or X25519, an Ed448 signature does not fit beside a blob.
+    pub key: Arc<AuthSecret>,
+}
+
+impl OwnedBlob {
+    /// Fresh keys.
+    #[must_use]
+    pub fn generate(entropy: &mut (impl Entropy + ?Sized)) -> Self {
+        let key = Arc::new(AuthSecret::generate_ed25519(entropy));
+        Self { secret: X25519Secret::generate(entropy), key }
+    }
+
+    fn command(&self, provider: &dyn Provider, body: CommandBody) -> ClientCommand {
+        let id = blob::id(&provider.x25519_public(&self.secret));
+        let id = Identifier::new(&id).unwrap_or(Identifier::EMPTY);
+        ClientCommand::new(id, Some(Arc::clone(&self.key)), body)
+    }
+
+    /// `WRT`: writes the blob, or replaces it.
+    ///
+    /// # Errors
+    /// [`BoxError::TooLong`] when the text has more than 16,099 bytes.
+    pub fn write(
+        &self,
+        provider: &dyn Provider,
+        text: &[u8],
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Result<ClientCommand, BoxError> {
+        let blob = blob::seal(provider, &self.secret, text, entropy)?;
+        let body = CommandBody::WriteBlob { key: self.key.public(provider), blob: blob.into() };
+        Ok(self.command(provider, body))
+    }
+
+    /// `CLR`: deletes the blob.
+    #[must_use]
+    pub fn clear(&self, provider: &dyn Provider) -> ClientCommand {
+        self.command(provider, CommandBody::ClearBlob)
+    }
+}
+
+/// `READ`: gets the blob behind a link with this key.
+#[must_use]
+pub fn read_blob(provider: &dyn Provider, secret: &X25519Secret) -> ClientCommand {
+    let public = provider.x25519_public(secret);
+    let name = Identifier::new(&public.0).unwrap_or(Identifier::EMPTY);
+    ClientCommand::new(name, None, CommandBody::ReadBlob(secret.clone()))
 }
 
 /// A queue to which this client sends.

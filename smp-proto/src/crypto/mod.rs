@@ -18,12 +18,14 @@
 //! | [`envelope`] | client to client, opaque to relays | 9.1 |
 //! | [`proxy_layers`] | client to relay through a proxy | 10 |
 //! | [`link_keys`], [`link_data`] | keys and ids of short links, and the data behind them | 8.1, 8.2 |
+//! | [`blob`] | values that a relay keeps for whoever has a link | extension |
 //! | [`ratchet`] | agent to agent, end to end, message by message | 8.1, 11.3 |
 //! | [`ratchet_aead`], [`x448`], [`key_encapsulation`] | the primitives of the ratchet | 2 |
 //!
 //! Messages and blocks are sealed and opened *in place*: the caller's buffer holds 16 bytes for the tag, then the text.
 
 pub mod authenticator;
+pub mod blob;
 pub mod certificates;
 pub mod chain_keys;
 mod der;

@@ -23,8 +23,8 @@ use alloc::vec::Vec;
 use bytes::BytesMut;
 use sha2::{Digest, Sha256};
 
-use crate::broker::record::{ServiceNumber, ServiceRecord};
-use crate::broker::storage::{ActionId, Completion, StorageAction, StoredQueue};
+use crate::broker::record::{BlobRecord, ServiceNumber, ServiceRecord};
+use crate::broker::storage::{ActionId, BlobId, Completion, StorageAction, StoredQueue};
 use crate::broker::{
     BlockError, Broker, BrokerConfig, ConnectionId, Inconsistency, RestoreError, Statistics,
     TooManyConnections,
@@ -167,6 +167,14 @@ impl Server {
         record: ServiceRecord,
     ) -> Result<(), RestoreError> {
         self.broker.restore_service(number, record)
+    }
+
+    /// Takes over a stored blob, at start.
+    ///
+    /// # Errors
+    /// When storage holds what no relay has written.
+    pub fn restore_blob(&mut self, id: BlobId, record: BlobRecord) -> Result<(), RestoreError> {
+        self.broker.restore_blob(id, record)
     }
 
     /// Takes over a stored queue, at start.

@@ -55,6 +55,8 @@ pub enum OutgoingContent {
     Notification(Box<NotificationDelivery>),
     /// `LNK`
     Link(Box<LinkAnswer>),
+    /// `BLOB`, boxed by the session.
+    Blob(Box<BlobAnswer>),
     /// `END`
     End,
     /// `DELD`, or `END` below v10.
@@ -69,7 +71,22 @@ impl OutgoingContent {
     /// Whether it has a body that was read from storage: as much as a block.
     #[must_use]
     pub const fn has_body(&self) -> bool {
-        matches!(self, Self::Message(_) | Self::Link(_))
+        matches!(self, Self::Message(_) | Self::Link(_) | Self::Blob(_))
+    }
+}
+
+/// A blob on its way to a reader.
+#[derive(Clone)]
+pub struct BlobAnswer {
+    /// The key that the reader asked with.
+    pub reader: X25519Public,
+    /// The blob, as its owner wrote it.
+    pub blob: Bytes,
+}
+
+impl core::fmt::Debug for BlobAnswer {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(formatter, "BlobAnswer({} bytes)", self.blob.len())
     }
 }
 

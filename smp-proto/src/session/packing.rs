@@ -5,13 +5,16 @@ use alloc::collections::VecDeque;
 use bytes::BytesMut;
 
 use super::blocks::BlockProtection;
-use super::outgoing::{Delivery, DeliverySecret, NotificationDelivery, Outgoing, OutgoingContent};
+use super::outgoing::{
+    BlobAnswer, Delivery, DeliverySecret, NotificationDelivery, Outgoing, OutgoingContent,
+};
 use super::server::{ServerSession, State};
 use super::shared_secrets::SharedSecrets;
 use crate::crypto::message_body::{self, NOTIFICATION_SEALED_LENGTH, SEALED_LENGTH};
-use crate::crypto::{BoxError, BoxKey, Nonce, Provider};
+use crate::crypto::{BoxError, BoxKey, Nonce, Provider, TAG_LENGTH, blob};
 use crate::keys::X25519Secret;
 use crate::time::Now;
+use crate::wire::CorrelationId;
 use crate::wire::block::BLOCK_LENGTH;
 use crate::wire::command::LinkData;
 use crate::wire::error::SmpError;
@@ -69,7 +72,7 @@ impl ServerSession {
         let provider = self.config.provider;
         let layout =
             SessionLayout { version: established.version, session: self.facts.session_id.as_bytes() };
-        let mut boxes = Boxes { provider, secrets: &mut self.deliveries };
+        let mut boxes = Boxes { provider, secrets: &mut self.deliveries, hello: &self.secret };
         let Some(length) = fill(&established.protection, outgoing, layout, &mut boxes, block) else {
             return false;
         };
@@ -118,6 +121,7 @@ fn write(
     let version = layout.version;
     let response = match &outgoing.content {
         OutgoingContent::Message(delivery) => return boxes.message(delivery, out),
+        OutgoingContent::Blob(answer) => return boxes.blob(answer, &outgoing.correlation, out),
         OutgoingContent::Notification(delivery) => return boxes.notification(delivery, out),
         OutgoingContent::Created(created) => return created.write(version, out).map_err(NotWritten::from),
         OutgoingContent::NotifierId(ids) => return ids.write_response(out).map_err(NotWritten::from),
@@ -150,6 +154,8 @@ fn write(
 struct Boxes<'s> {
     provider: &'static dyn Provider,
     secrets: &'s mut SharedSecrets,
+    /// The relay's key in this connection's hello.
+    hello: &'s X25519Secret,
 }
 
 impl Boxes<'_> {
@@ -179,6 +185,20 @@ impl Boxes<'_> {
                 message_body::seal_quota_exceeded(self.provider, &key, &nonce, delivery.timestamp, sealed);
             }
         }
+        Ok(())
+    }
+
+    /// `BLOB`, boxed where it stands.
+    fn blob(
+        &self,
+        answer: &BlobAnswer,
+        correlation: &CorrelationId,
+        out: &mut SliceWriter<'_>,
+    ) -> Result<(), NotWritten> {
+        out.put(b"BLOB ")?;
+        let sealed = out.reserve(TAG_LENGTH + answer.blob.len())?;
+        sealed.get_mut(TAG_LENGTH..).ok_or(Full)?.copy_from_slice(&answer.blob);
+        blob::seal_answer(self.provider, self.hello, &answer.reader, correlation.as_bytes(), sealed)?;
         Ok(())
     }
 

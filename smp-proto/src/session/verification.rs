@@ -206,7 +206,9 @@ impl Verifier<'_> {
             Authority::Nobody | Authority::Unsecured | Authority::Unknown => None,
             Authority::KeyInCommand => match &transmission.content {
                 Command::New(new) => Some(new.recipient_key),
-                Command::SecureBySender(key) | Command::SecureByLink(key) => Some(*key),
+                Command::SecureBySender(key)
+                | Command::SecureByLink(key)
+                | Command::WriteBlob { key, .. } => Some(*key),
                 _ => return Verdict::Refuse(SmpError::Internal),
             },
             Authority::Key(key) => Some(*key),

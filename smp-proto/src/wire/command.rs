@@ -67,6 +67,17 @@ pub enum Command<'a> {
     SecureByLink(AuthKey),
     /// `LGET` (v15): get the link data of a contact queue; entity = link id.
     GetLink,
+    /// `WRT` (extension): write a blob; entity = blob id, signed with this key, which the first `WRT` fixes.
+    WriteBlob {
+        /// Authorizes this and all later commands about the blob.
+        key: AuthKey,
+        /// The encrypted blob: 16,141 bytes.
+        blob: &'a [u8],
+    },
+    /// `CLR` (extension): delete a blob; entity = blob id.
+    ClearBlob,
+    /// `READ` (extension): get a blob; entity = the public key whose hash is the blob id.
+    ReadBlob,
     /// `NSUB`: subscribe to notifications; entity = notifier id.
     SubscribeNotifications,
     /// `SUBS` (v16): subscribe to all queues of a service; entity = service id.
@@ -195,6 +206,9 @@ mod tag {
     pub const PING: &[u8] = b"PING";
     pub const LKEY: &[u8] = b"LKEY";
     pub const LGET: &[u8] = b"LGET";
+    pub const WRT: &[u8] = b"WRT";
+    pub const CLR: &[u8] = b"CLR";
+    pub const READ: &[u8] = b"READ";
     pub const NSUB: &[u8] = b"NSUB";
     pub const SUBS: &[u8] = b"SUBS";
     pub const NSUBS: &[u8] = b"NSUBS";
@@ -237,6 +251,11 @@ impl<'a> Command<'a> {
             tag::PING => Some(Self::Ping),
             tag::LKEY => read.spaced(Reader::auth_key).map(Self::SecureByLink),
             tag::LGET => Some(Self::GetLink),
+            tag::WRT => {
+                read.spaced(|read| Some(Self::WriteBlob { key: read.auth_key()?, blob: read.tail() }))
+            }
+            tag::CLR => Some(Self::ClearBlob),
+            tag::READ => Some(Self::ReadBlob),
             tag::NSUB => Some(Self::SubscribeNotifications),
             tag::SUBS => Some(Self::SubscribeService),
             tag::NSUBS => Some(Self::SubscribeServiceNotifications),
@@ -281,6 +300,9 @@ impl<'a> Command<'a> {
             Self::Ping => tag::PING,
             Self::SecureByLink(_) => tag::LKEY,
             Self::GetLink => tag::LGET,
+            Self::WriteBlob { .. } => tag::WRT,
+            Self::ClearBlob => tag::CLR,
+            Self::ReadBlob => tag::READ,
             Self::SubscribeNotifications => tag::NSUB,
             Self::SubscribeService => tag::SUBS,
             Self::SubscribeServiceNotifications => tag::NSUBS,
@@ -306,6 +328,8 @@ impl<'a> Command<'a> {
             | Self::QueueInformation
             | Self::Ping
             | Self::GetLink
+            | Self::ClearBlob
+            | Self::ReadBlob
             | Self::SubscribeNotifications
             | Self::SubscribeService
             | Self::SubscribeServiceNotifications => return Ok(()),
@@ -341,6 +365,10 @@ impl<'a> Command<'a> {
                 out.put(transmission)
             }
             Self::RelayForward { transmission } => out.put(transmission),
+            Self::WriteBlob { key, blob } => {
+                out.auth_key(key)?;
+                out.put(blob)
+            }
             _ => Ok(()),
         }
     }
@@ -357,11 +385,13 @@ impl<'a> Command<'a> {
             Self::New(_) if has_entity => Err(CommandError::HasAuthorization),
             Self::New(_) => Ok(()),
             Self::Send { .. } if has_entity => Ok(()),
-            Self::GetLink | Self::ProxyForward { .. } if has_entity && authorized => {
+            Self::GetLink | Self::ReadBlob | Self::ProxyForward { .. } if has_entity && authorized => {
                 Err(CommandError::HasAuthorization)
             }
-            Self::GetLink | Self::ProxyForward { .. } if has_entity => Ok(()),
-            Self::Send { .. } | Self::GetLink | Self::ProxyForward { .. } => Err(CommandError::NoEntity),
+            Self::GetLink | Self::ReadBlob | Self::ProxyForward { .. } if has_entity => Ok(()),
+            Self::Send { .. } | Self::GetLink | Self::ReadBlob | Self::ProxyForward { .. } => {
+                Err(CommandError::NoEntity)
+            }
             Self::Ping | Self::ProxyConnect { .. } | Self::RelayForward { .. }
                 if authorized || has_entity =>
             {

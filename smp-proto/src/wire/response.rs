@@ -58,6 +58,8 @@ pub enum Response<'a> {
     RelayResponse(&'a [u8]),
     /// `PRES` (v8): the answer to a forwarded command, to the client.
     ProxyResponse(&'a [u8]),
+    /// `BLOB` (extension): a blob, boxed for its reader.
+    Blob(&'a [u8]),
     /// `END`: another connection subscribed.
     End,
     /// `ENDS` (v16): another connection subscribed the service, with this many queues.
@@ -132,6 +134,7 @@ impl<'a> Response<'a> {
             }),
             b"RRES" => read.spaced(|read| Some(Self::RelayResponse(read.tail()))),
             b"PRES" => read.spaced(|read| Some(Self::ProxyResponse(read.tail()))),
+            b"BLOB" => read.spaced(|read| Some(Self::Blob(read.tail()))),
             b"END" => Some(Self::End),
             b"ENDS" => read.spaced(Reader::i64).map(Self::ServiceEnd),
             b"DELD" => Some(Self::Deleted),
@@ -189,6 +192,10 @@ impl<'a> Response<'a> {
             }
             Self::ProxyResponse(bytes) => {
                 out.put(b"PRES ")?;
+                out.put(bytes)
+            }
+            Self::Blob(bytes) => {
+                out.put(b"BLOB ")?;
                 out.put(bytes)
             }
             Self::Deleted if version >= Version::DELETED_EVENT => out.put(b"DELD"),

@@ -63,6 +63,12 @@ pub(super) const KEYS: &[Key] = &[
         "Days after which a queue between two that nobody has secured is deleted, with the link data behind its one-time\n\
          link: an invitation that was never used. 1 to 3650, or 0: never. Contact addresses never expire.",
     ),
+    key(
+        "STORE_LOG",
+        "expire_blobs_days",
+        "365",
+        "Days after which a blob that its owner does not write again is deleted: 1 to 3650, or 0: never.",
+    ),
     key("STORE_LOG", "log_stats", "off", "Not supported: only `off` is allowed."),
     key(
         "STORAGE",
@@ -152,6 +158,19 @@ pub(super) const KEYS: &[Key] = &[
         "127.0.0.1,::1",
         "Addresses to which connections_per_address does not apply, separated by commas: those through which many clients\n\
          come, such as an onion service or a proxy on this machine. May be empty.",
+    ),
+    key(
+        "LIMITS",
+        "blobs",
+        "100000",
+        "Blobs (encrypted values behind links, an extension) on the relay, of 16 KB each: 0 to 10000000. With 0, and where a\n\
+         password is needed to create queues, no new ones are taken.",
+    ),
+    key(
+        "LIMITS",
+        "blob_bytes",
+        "16141",
+        "The longest blob in bytes: 1 to 16141. Clients write all blobs with 16141.",
     ),
     key(
         "LIMITS",

@@ -34,6 +34,8 @@ pub struct Configuration {
     pub message_expiry: Duration,
     /// After how long a queue between two that nobody has secured is deleted with its link data; `None` = never.
     pub unused_invitation_expiry: Option<Duration>,
+    /// After how long a blob that its owner does not write again is deleted; `None` = never.
+    pub blob_expiry: Option<Duration>,
     /// After what time a waiting notification is forgotten.
     pub notification_expiry: Duration,
     /// Whether anybody may create queues.
@@ -88,6 +90,10 @@ pub struct ServiceLimits {
     pub commands_in_flight: usize,
     /// Queues on the relay.
     pub queues: usize,
+    /// Blobs on the relay.
+    pub blobs: usize,
+    /// The longest blob, in bytes.
+    pub blob_bytes: usize,
     /// Messages that wait in one queue.
     pub message_quota: usize,
 }
@@ -252,6 +258,7 @@ impl Default for Configuration {
             durability: Durability::Commit,
             message_expiry: days(21),
             unused_invitation_expiry: Some(days(180)),
+            blob_expiry: Some(days(365)),
             notification_expiry: Duration::from_secs(24 * 3600),
             new_queues: true,
             create_password: None,
@@ -282,6 +289,8 @@ impl Default for ServiceLimits {
             outgoing_blocks: 8,
             commands_in_flight: 320,
             queues: 10_000_000,
+            blobs: 100_000,
+            blob_bytes: 16_141,
             message_quota: 128,
         }
     }
@@ -335,6 +344,9 @@ impl Configuration {
             )?)
             .filter(|number| *number > 0)
             .map(days),
+            blob_expiry: Some(settings.integer("STORE_LOG", "expire_blobs_days", 0, 3650)?)
+                .filter(|number| *number > 0)
+                .map(days),
             notification_expiry: Duration::from_secs(
                 3600 * settings.integer("STORE_LOG", "expire_ntfs_hours", 1, 720)?,
             ),
@@ -492,6 +504,8 @@ impl<'a> Settings<'a> {
             outgoing_blocks: count("outgoing_blocks", 1, 1024)?,
             commands_in_flight: count("commands_in_flight", 255, 65_535)?,
             queues: count("queues", 1, 1_000_000_000)?,
+            blobs: count("blobs", 0, 10_000_000)?,
+            blob_bytes: count("blob_bytes", 1, 16_141)?,
             message_quota: count("message_quota", 1, 16_384)?,
         })
     }

@@ -195,6 +195,10 @@ impl Relay {
                 .map_err(|error| StorageError::restore(store, error))
         });
         services.map_err(SetupError::Storage)?;
+        let blobs = engine.load_blobs(&mut |id, record| {
+            builder.broker.restore_blob(id, record).map_err(|error| StorageError::restore(store, error))
+        });
+        blobs.map_err(SetupError::Storage)?;
         let result = engine.load(&mut |stored| {
             count += 1;
             if count % TOLD_EVERY == 0 {
@@ -240,9 +244,12 @@ fn broker_configuration(configuration: &Configuration) -> BrokerConfig {
         message_time_to_live: configuration.message_expiry,
         notification_time_to_live: configuration.notification_expiry,
         unsecured_time_to_live: configuration.unused_invitation_expiry,
+        blob_time_to_live: configuration.blob_expiry,
         limits: Limits {
             connections: large(limits.connections),
             queues: large(limits.queues),
+            blobs: large(limits.blobs),
+            blob_length: small(limits.blob_bytes),
             commands_in_flight: small(limits.commands_in_flight),
             deliveries_in_flight: small(limits.outgoing_blocks),
             ..Limits::default()

@@ -1,9 +1,9 @@
 //! The embedded engine: one file, `queues.redb`, in the data folder.
 //!
-//! Five tables. `queues`: number → record. `marks`: (number, sequence) → time (8 bytes) and kind (1 byte), which is all
+//! Seven tables. `queues`: number → record. `marks`: (number, sequence) → time (8 bytes) and kind (1 byte), which is all
 //! that is read of messages at start. `bodies`: (number, sequence) → message id (24 bytes), notification flag (1 byte),
 //! body. `links`: number → length of the fixed link data (4 bytes), fixed data, user data. `services`: number →
-//! record. Every commit is atomic and checked when the file is opened; freed pages are used again, and nothing is ever
+//! record. `blobs`: id → record, `blob_values`: id → value. Every commit is atomic and checked when the file is opened; freed pages are used again, and nothing is ever
 //! compacted while the relay runs. redb locks the file, so that no second process opens it.
 //!
 //! After an error of input or output redb does not work any more: the engine then opens the file again, which brings
@@ -22,9 +22,10 @@ use redb::{
     CommitError, Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, ReadableTable,
     StorageError as RedbError, TableDefinition, TableError, TransactionError,
 };
-use smp_proto::broker::record::{QueueRecord, ServiceNumber, ServiceRecord};
+use smp_proto::broker::record::{BlobRecord, QueueRecord, ServiceNumber, ServiceRecord};
 use smp_proto::broker::storage::{
-    MessageKind, MessageMark, QueueNumber, Sequence, StorageAction, StoredLink, StoredMessage, StoredQueue,
+    BlobId, MessageKind, MessageMark, QueueNumber, Sequence, StorageAction, StoredLink, StoredMessage,
+    StoredQueue,
 };
 use smp_proto::time::UnixTime;
 
@@ -42,6 +43,8 @@ const CACHE: usize = 32 << 20;
 const PROPERTIES: TableDefinition<'_, &str, u64> = TableDefinition::new("properties");
 const QUEUES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("queues");
 const SERVICES: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("services");
+const BLOBS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("blobs");
+const BLOB_VALUES: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("blob_values");
 const LINKS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("links");
 const MARKS: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("marks");
 const BODIES: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("bodies");
@@ -190,6 +193,8 @@ fn prepare(file: &Path, database: &Database, is_new: bool) -> Result<(), Storage
         }
         transaction.open_table(QUEUES).map_err(|error| table(file, error))?;
         transaction.open_table(SERVICES).map_err(|error| table(file, error))?;
+        transaction.open_table(BLOBS).map_err(|error| table(file, error))?;
+        transaction.open_table(BLOB_VALUES).map_err(|error| table(file, error))?;
         transaction.open_table(LINKS).map_err(|error| table(file, error))?;
         transaction.open_table(MARKS).map_err(|error| table(file, error))?;
         transaction.open_table(BODIES).map_err(|error| table(file, error))?;
@@ -337,6 +342,23 @@ impl Engine for Embedded {
         })
     }
 
+    fn load_blobs(
+        &mut self,
+        each: &mut dyn FnMut(BlobId, BlobRecord) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        self.with(|database, _, file| {
+            let transaction = database.begin_read().map_err(|error| beginning(file, error))?;
+            let blobs = transaction.open_table(BLOBS).map_err(|error| table(file, error))?;
+            for entry in blobs.iter().map_err(|error| storage(file, error))? {
+                let (id, record) = entry.map_err(|error| storage(file, error))?;
+                let record =
+                    BlobRecord::decode(record.value()).map_err(|error| StorageError::record(file, error))?;
+                each(*id.value(), record)?;
+            }
+            Ok(())
+        })
+    }
+
     fn load_services(
         &mut self,
         each: &mut dyn FnMut(ServiceNumber, ServiceRecord) -> Result<(), StorageError>,
@@ -371,6 +393,9 @@ impl Engine for Embedded {
                 let failed = |error| storage(file, error);
                 let mut queues = transaction.open_table(QUEUES).map_err(|error| table(file, error))?;
                 let mut services = transaction.open_table(SERVICES).map_err(|error| table(file, error))?;
+                let mut blobs = transaction.open_table(BLOBS).map_err(|error| table(file, error))?;
+                let mut blob_values =
+                    transaction.open_table(BLOB_VALUES).map_err(|error| table(file, error))?;
                 let mut links = transaction.open_table(LINKS).map_err(|error| table(file, error))?;
                 let mut marks = transaction.open_table(MARKS).map_err(|error| table(file, error))?;
                 let mut bodies = transaction.open_table(BODIES).map_err(|error| table(file, error))?;
@@ -425,7 +450,18 @@ impl Engine for Embedded {
                             record.encode(scratch);
                             services.insert(service.0.get(), scratch.as_slice()).map_err(failed)?;
                         }
+                        StorageAction::PutBlob { id, record, value } => {
+                            scratch.clear();
+                            record.encode(scratch);
+                            blobs.insert(id, scratch.as_slice()).map_err(failed)?;
+                            blob_values.insert(id, &value[..]).map_err(failed)?;
+                        }
+                        StorageAction::DeleteBlob { id } => {
+                            blobs.remove(id).map_err(failed)?;
+                            blob_values.remove(id).map_err(failed)?;
+                        }
                         StorageAction::ReadMessage { .. }
+                        | StorageAction::ReadBlob { .. }
                         | StorageAction::ReadLink { .. }
                         | StorageAction::ReadQueue { .. } => {}
                     }
@@ -445,6 +481,15 @@ impl Engine for Embedded {
             let bodies = transaction.open_table(BODIES).map_err(|error| table(file, error))?;
             let body = bodies.get((queue.0, sequence.0)).map_err(|error| storage(file, error))?;
             body.map(|body| decode_message(body.value()).ok_or_else(|| damaged_message(file))).transpose()
+        })
+    }
+
+    fn read_blob(&mut self, id: BlobId) -> Result<Option<Bytes>, StorageError> {
+        self.with(|database, _, file| {
+            let transaction = database.begin_read().map_err(|error| beginning(file, error))?;
+            let values = transaction.open_table(BLOB_VALUES).map_err(|error| table(file, error))?;
+            let value = values.get(&id).map_err(|error| storage(file, error))?;
+            Ok(value.map(|value| Bytes::copy_from_slice(value.value())))
         })
     }
 

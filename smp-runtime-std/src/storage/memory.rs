@@ -1,8 +1,9 @@
 //! The engine of tests: the core's storage model. Nothing survives the process.
 
-use smp_proto::broker::record::{ServiceNumber, ServiceRecord};
+use bytes::Bytes;
+use smp_proto::broker::record::{BlobRecord, ServiceNumber, ServiceRecord};
 use smp_proto::broker::storage::{
-    ActionId, QueueNumber, Sequence, StorageAction, StoredLink, StoredMessage, StoredQueue,
+    ActionId, BlobId, QueueNumber, Sequence, StorageAction, StoredLink, StoredMessage, StoredQueue,
 };
 use smp_proto::storage_model::StorageModel;
 
@@ -20,6 +21,13 @@ impl Engine for Memory {
         each: &mut dyn FnMut(StoredQueue) -> Result<(), StorageError>,
     ) -> Result<(), StorageError> {
         self.model.queues().try_for_each(each)
+    }
+
+    fn load_blobs(
+        &mut self,
+        each: &mut dyn FnMut(BlobId, BlobRecord) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        self.model.blobs().try_for_each(|(id, record)| each(id, record))
     }
 
     fn load_services(
@@ -50,6 +58,10 @@ impl Engine for Memory {
         sequence: Sequence,
     ) -> Result<Option<StoredMessage>, StorageError> {
         Ok(self.model.message(queue, sequence).cloned())
+    }
+
+    fn read_blob(&mut self, id: BlobId) -> Result<Option<Bytes>, StorageError> {
+        Ok(self.model.blob(id).cloned())
     }
 
     fn read_link(&mut self, queue: QueueNumber) -> Result<Option<StoredLink>, StorageError> {

@@ -34,9 +34,10 @@ mod error;
 mod memory;
 mod thread;
 
-use smp_proto::broker::record::{ServiceNumber, ServiceRecord};
+use bytes::Bytes;
+use smp_proto::broker::record::{BlobRecord, ServiceNumber, ServiceRecord};
 use smp_proto::broker::storage::{
-    QueueNumber, Sequence, StorageAction, StoredLink, StoredMessage, StoredQueue,
+    BlobId, QueueNumber, Sequence, StorageAction, StoredLink, StoredMessage, StoredQueue,
 };
 use std::time::Duration;
 
@@ -77,6 +78,15 @@ pub trait Engine: Send + 'static {
         each: &mut dyn FnMut(ServiceNumber, ServiceRecord) -> Result<(), StorageError>,
     ) -> Result<(), StorageError>;
 
+    /// Hands over every blob's record.
+    ///
+    /// # Errors
+    /// [`StorageError`] when something cannot be read.
+    fn load_blobs(
+        &mut self,
+        each: &mut dyn FnMut(BlobId, BlobRecord) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError>;
+
     /// Carries out writes in order, all of them or none. With `durable`, this and everything before it is on disk when
     /// the call returns. Reads among them are ignored.
     ///
@@ -97,6 +107,12 @@ pub trait Engine: Send + 'static {
         queue: QueueNumber,
         sequence: Sequence,
     ) -> Result<Option<StoredMessage>, StorageError>;
+
+    /// Reads the value of a blob.
+    ///
+    /// # Errors
+    /// [`StorageError`] when it cannot be read, other than because it is not there.
+    fn read_blob(&mut self, id: BlobId) -> Result<Option<Bytes>, StorageError>;
 
     /// Reads a queue's link data.
     ///

@@ -180,6 +180,9 @@ impl Worker {
                     guarded(|| self.engine.read_message(*queue, *sequence))
                         .map(|message| Completion::Message(*id, message))
                 }
+                StorageAction::ReadBlob { id: blob } => {
+                    guarded(|| self.engine.read_blob(*blob)).map(|value| Completion::Blob(*id, value))
+                }
                 StorageAction::ReadLink { queue } => {
                     guarded(|| self.engine.read_link(*queue)).map(|link| Completion::Link(*id, link))
                 }

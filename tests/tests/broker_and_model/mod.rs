@@ -110,6 +110,7 @@ impl<'s> BrokerAndModel<'s> {
             notification_time_to_live: Duration::from_secs(rules.news_life as u64),
             notification_delay: Duration::from_millis(rules.news_delay as u64),
             unsecured_time_to_live: None,
+            blob_time_to_live: None,
             limits: Limits {
                 connections: rules.connections as u32,
                 queues: rules.queues as u32,
@@ -118,6 +119,8 @@ impl<'s> BrokerAndModel<'s> {
                 deliveries_in_flight: options.deliveries_in_flight,
                 recipient_keys: 16,
                 services: 16,
+                blobs: 16,
+                blob_length: 16_141,
                 waiting_notifications: rules.waiting_notifications as u16,
             },
         };
@@ -497,7 +500,9 @@ impl<'s> BrokerAndModel<'s> {
             OutgoingContent::Deleted => Saying::Deleted,
             OutgoingContent::Error(error) => Saying::Refused(error),
             OutgoingContent::Information(text) => Saying::Information(self.description(&text)?),
-            OutgoingContent::Link(_) => return fail("link data that nobody asked for"),
+            OutgoingContent::Link(_) | OutgoingContent::Blob(_) => {
+                return fail("link data that nobody asked for");
+            }
             OutgoingContent::SubscribedService(_)
             | OutgoingContent::ServiceSubscribed(_)
             | OutgoingContent::ServiceEnd(_)

@@ -80,6 +80,9 @@ impl Broker {
             }
             Command::SecureByLink(sender_key) => self.secure_by_link(&to, key, sender_key, now),
             Command::GetLink => self.get_link(to.clone()),
+            Command::WriteBlob { key: owner, blob } => self.write_blob(&to, key, owner, blob, block, now),
+            Command::ClearBlob => self.clear_blob(&to, key),
+            Command::ReadBlob => self.read_blob(to.clone()),
             Command::SubscribeServiceNotifications => self.subscribe_service(to.clone(), now),
             // As on deployed relays: services receive messages from v19 on.
             Command::SubscribeService if self.service_of(to.connection).is_none() => {

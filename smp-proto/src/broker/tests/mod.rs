@@ -1,6 +1,7 @@
 //! The rules of a relay, one by one: a broker over a model of storage, with clients whose signatures are believed.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod blobs;
 mod blocking;
 mod connections;
 mod expiry;
@@ -46,6 +47,7 @@ enum Said {
     ServiceEnd(i64),
     ServiceAccepted([u8; 24]),
     ServiceRefused,
+    Blob(X25519Public, Vec<u8>),
     Pong,
     Message([u8; 24], Vec<u8>),
     Link([u8; 24], Vec<u8>, Vec<u8>),
@@ -168,9 +170,10 @@ impl Relay {
             (Authority::NotLookedUp | Authority::Unknown, _) => false,
             (Authority::Nobody | Authority::Unsecured, _) => signed_with.is_none(),
             (Authority::KeyInCommand, Command::New(new)) => signed_with == Some(new.recipient_key),
-            (Authority::KeyInCommand, Command::SecureBySender(key) | Command::SecureByLink(key)) => {
-                signed_with == Some(*key)
-            }
+            (
+                Authority::KeyInCommand,
+                Command::SecureBySender(key) | Command::SecureByLink(key) | Command::WriteBlob { key, .. },
+            ) => signed_with == Some(*key),
             (Authority::KeyInCommand, _) => false,
             (Authority::Key(key), _) => signed_with == Some(*key),
             // The session compares the service's id, and verifies with its key.
@@ -348,6 +351,9 @@ impl Relay {
         for (number, record) in self.storage.services() {
             self.broker.restore_service(number, record).unwrap();
         }
+        for (id, record) in self.storage.blobs() {
+            self.broker.restore_blob(id, record).unwrap();
+        }
         for queue in self.storage.queues() {
             self.broker.restore(queue).unwrap();
         }
@@ -366,6 +372,7 @@ fn simplify(content: OutgoingContent) -> Said {
         OutgoingContent::ServiceEnd(count) => Said::ServiceEnd(count),
         OutgoingContent::ServiceAccepted(id) => Said::ServiceAccepted(id),
         OutgoingContent::ServiceRefused => Said::ServiceRefused,
+        OutgoingContent::Blob(answer) => Said::Blob(answer.reader, answer.blob.to_vec()),
         OutgoingContent::Pong => Pong,
         OutgoingContent::Message(delivery) => match delivery.message {
             Some(message) => Message(delivery.id, message.body.to_vec()),
