@@ -8,7 +8,8 @@
 //! - A relay with one thread, or in a simulation: [`server::Server`].
 //! - A relay with many threads: one [`broker::Broker`] in a lock, and a [`session::server::ServerSession`] for each
 //!   connection (see [`session`] for the steps).
-//! - A client: [`session::client::ClientSession`] for one connection.
+//! - A client: [`client::Client`] for one connection, which correlates answers, keeps deadlines, and subscribes again after
+//!   a reconnect; [`session::client::ClientSession`] below it for those who want transmissions alone.
 //! - An agent, which connects people over many relays: [`agent::Agent`], with an event loop of its own.
 //!
 //! # How every machine is driven
@@ -113,7 +114,9 @@
 //!
 //! # Rooms
 //! Each uses only those above it: [`time`] and [`entropy`] (given, never taken), [`keys`], [`wire`] (bytes and types),
-//! [`crypto`], [`session`] (one connection), [`broker`] (what a relay decides), [`server`].
+//! [`crypto`], [`session`] (one connection), [`broker`] (what a relay decides), [`server`] (broker and sessions behind one
+//! facade), [`client`] (one connection to one relay), [`agent`] (connections between people, over many relays).
+//! [`storage_model`] carries out storage actions in memory, for tests and simulations.
 //!
 //! # Secrets
 //! Private keys are wiped on drop and never printed; identifiers are printed by length only. Unknown queues and wrong
