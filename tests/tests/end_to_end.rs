@@ -13,12 +13,16 @@ use bytes::Bytes;
 use cable::Cable;
 use raw_client::random;
 use relay_under_test::{Options, RelayUnderTest, Runtime, address};
-use smp_proto::client::queue::{NotifierQueue, QueueToCreate, SenderQueue};
+use smp_proto::client::command::{OwnedLinkData, OwnedQueueRequest};
+use smp_proto::client::queue::{
+    NotifierQueue, OwnedBlob, QueueToCreate, SenderQueue, get_link, read_blob, secure_by_link,
+};
 use smp_proto::client::{ClientCommand, CommandBody, Reply};
-use smp_proto::crypto::{Nonce, Provider, SharedSecret};
+use smp_proto::crypto::{Nonce, Provider, SharedSecret, blob, ids};
 use smp_proto::entropy::SeededEntropy;
 use smp_proto::keys::X25519Secret;
 use smp_proto::session::AuthSecret;
+use smp_proto::wire::Identifier;
 use smp_proto::wire::command::{NotifierKeys, QueueMode, SubscriptionMode};
 use smp_proto::wire::error::{CommandError, SmpError};
 use smp_runtime_std::certificates::Fingerprint;
@@ -344,5 +348,66 @@ fn many_clients_do_not_disturb_each_other() {
                 });
             }
         });
+    });
+}
+
+#[test]
+fn links_and_blobs_from_their_creation_to_their_end() {
+    with_all(&Options::default(), |relay, runtime| {
+        let owner = AnyClient::connect(runtime, &relay.server_address());
+        let other = AnyClient::connect(runtime, &relay.server_address());
+        let data = |user: &str| OwnedLinkData { fixed: text("fixed"), user: text(user) };
+        let create = |contact: Option<Identifier>| {
+            let (correlation, keys) = (random(), QueueToCreate::generate(&mut fresh()));
+            let sender = Identifier::from(ids::sender_id(&correlation));
+            let request = match contact {
+                Some(link) => OwnedQueueRequest::Contact(Some((link, sender, data("user")))),
+                None => OwnedQueueRequest::Messaging(Some((sender, data("user")))),
+            };
+            let mode = SubscriptionMode::Subscribe;
+            match owner.command(keys.command_with_link(&FAST, request, correlation, mode, None)).unwrap() {
+                Reply::Created(created) => (keys.created(&FAST, &created), created.link.clone().unwrap()),
+                other => panic!("NEW was answered {other:?}"),
+            }
+        };
+
+        // A contact address: its data can be read by all, and changed by its owner.
+        let link = Identifier::from(random::<24>());
+        let (address, created) = create(Some(link.clone()));
+        assert_eq!(created, link);
+        let link_of = |user| Ok(Reply::Link { sender: address.sender.clone(), data: data(user) });
+        assert_eq!(other.command(get_link(link.clone())).map_err(drop), link_of("user"));
+        owner.done(address.set_link(link.clone(), data("changed")));
+        assert_eq!(other.command(get_link(link.clone())).map_err(drop), link_of("changed"));
+        owner.done(address.set_owners(vec![address.key.public(&FAST)]));
+        owner.done(address.delete_link());
+        assert_eq!(refused(other.command(get_link(link))), SmpError::Authorization);
+
+        // An invitation: whoever is first has it, and its data is gone with the first message.
+        let (queue, link) = create(None);
+        let key = Arc::new(AuthSecret::generate_x25519(&mut fresh()));
+        let late = Arc::new(AuthSecret::generate_x25519(&mut fresh()));
+        let expected = Reply::Link { sender: queue.sender.clone(), data: data("user") };
+        assert_eq!(other.command(secure_by_link(&FAST, link.clone(), &key)).unwrap(), expected);
+        let again = other.command(secure_by_link(&FAST, link.clone(), &late));
+        assert_eq!(refused(again), SmpError::Authorization);
+        let to = SenderQueue { sender: queue.sender.clone(), key: Some(key.clone()) };
+        other.done(to.send(false, text("hello")));
+        assert_eq!(owner.receive(&queue), b"hello");
+        let after = other.command(secure_by_link(&FAST, link, &key));
+        assert_eq!(refused(after), SmpError::Authorization);
+
+        // A blob.
+        let owned = OwnedBlob::generate(&mut fresh());
+        owner.done(owned.write(&FAST, b"a value", &mut fresh()).unwrap());
+        match other.command(read_blob(&FAST, &owned.secret)).unwrap() {
+            Reply::Blob(blob) => {
+                let mut blob = blob.to_vec();
+                assert_eq!(blob::open(&FAST, &owned.secret, &mut blob).unwrap(), b"a value");
+            }
+            other => panic!("READ was answered {other:?}"),
+        }
+        owner.done(owned.clear(&FAST));
+        assert_eq!(refused(other.command(read_blob(&FAST, &owned.secret))), SmpError::Authorization);
     });
 }
