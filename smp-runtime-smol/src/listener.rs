@@ -4,7 +4,6 @@
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
 
-use async_io::Async;
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Connections that the system holds before they are accepted.
@@ -42,7 +41,7 @@ impl core::error::Error for ListenError {
     }
 }
 
-/// Sockets that listen on every combination of address and port.
+/// Sockets that listen on every combination of address and port, and do not block.
 ///
 /// `::` listens for IPv6 only, so that `0.0.0.0` can have the same port. With `tolerate_missing_family` an address of a
 /// family that the machine does not have is left out, as long as one is left: for defaults that suit most machines.
@@ -54,8 +53,8 @@ pub fn listen(
     addresses: &[IpAddr],
     ports: &[u16],
     tolerate_missing_family: bool,
-) -> Result<Vec<Async<TcpListener>>, ListenError> {
-    let mut listeners: Vec<Async<TcpListener>> = Vec::new();
+) -> Result<Vec<TcpListener>, ListenError> {
+    let mut listeners: Vec<TcpListener> = Vec::new();
     let mut missing = None;
     for port in ports {
         let mut port = *port;
@@ -70,7 +69,7 @@ pub fn listen(
             };
             match socket {
                 Ok(listener) => {
-                    if chosen_by_system && let Ok(bound) = listener.get_ref().local_addr() {
+                    if chosen_by_system && let Ok(bound) = listener.local_addr() {
                         port = bound.port();
                     }
                     listeners.push(listener);
@@ -95,7 +94,7 @@ impl ListenError {
     }
 }
 
-fn bind(address: SocketAddr) -> Result<Async<TcpListener>, ListenError> {
+fn bind(address: SocketAddr) -> Result<TcpListener, ListenError> {
     let open = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         if address.is_ipv6() {
@@ -106,7 +105,8 @@ fn bind(address: SocketAddr) -> Result<Async<TcpListener>, ListenError> {
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
-        Async::new(TcpListener::from(socket))
+        socket.set_nonblocking(true)?;
+        Ok(TcpListener::from(socket))
     };
     open().map_err(|cause| ListenError { address, cause })
 }
@@ -119,7 +119,7 @@ mod tests {
     fn a_taken_port_is_named_with_a_way_out() {
         let loopback = [IpAddr::from([127, 0, 0, 1])];
         let taken = listen(&loopback, &[0], false).expect("loopback has free ports");
-        let address = taken[0].get_ref().local_addr().expect("a bound socket has an address");
+        let address = taken[0].local_addr().expect("a bound socket has an address");
         let error = listen(&loopback, &[address.port()], false).expect_err("the port is taken").to_string();
         assert!(error.contains(&address.to_string()) && error.contains("[TRANSPORT] port"), "{error}");
     }
@@ -128,8 +128,7 @@ mod tests {
     fn several_ports_on_several_addresses() {
         let addresses = [IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2])];
         let listeners = listen(&addresses, &[0, 0], false).expect("loopback has free ports");
-        let mut bound: Vec<_> =
-            listeners.iter().map(|socket| socket.get_ref().local_addr().expect("bound")).collect();
+        let mut bound: Vec<_> = listeners.iter().map(|socket| socket.local_addr().expect("bound")).collect();
         bound.sort_unstable();
         bound.dedup();
         assert_eq!(bound.len(), 4);
@@ -141,7 +140,7 @@ mod tests {
         // A machine without IPv6 has one listener.
         let listeners = listen(&addresses, &[0], true).expect("loopback has free ports");
         for listener in &listeners {
-            let address = listener.get_ref().local_addr().expect("bound");
+            let address = listener.local_addr().expect("bound");
             std::net::TcpStream::connect(address).expect("it listens");
         }
         assert!(!listeners.is_empty());

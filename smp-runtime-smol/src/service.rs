@@ -1,46 +1,105 @@
 //! A running relay: accepting connections, keeping its timers, stopping in order.
+//!
+//! Owns: which thread a connection lives on, which is the one with the fewest, and the order of stopping. Listening
+//! sockets are dealt to the threads.
 
+use std::future::poll_fn;
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
-use async_io::{Async, Timer};
-use smol::future::FutureExt;
-use smol::{Executor, Task};
+use async_io::Timer;
+use mio::net::TcpStream;
+use smol::channel::{self, Receiver, Sender};
+use smol::future::{FutureExt, or};
 use smp_runtime_std::relay::Relay;
 use smp_runtime_std::relay::connection::RelayConnection;
 
 use crate::connection::drive;
+use crate::reactor::{Reactor, Source};
+use crate::workers::{Crew, Workers};
 
 /// How long accepting pauses when the system has no more files or memory.
 const PAUSE_WHEN_EXHAUSTED: Duration = Duration::from_millis(100);
 
+/// Connections that are accepted before others get their turn.
+const ACCEPTED_PER_TURN: usize = 64;
+
 /// A relay that accepts connections.
+#[derive(Debug)]
 pub struct Service {
     relay: Arc<Relay>,
     addresses: Vec<SocketAddr>,
-    accepting: Vec<Task<()>>,
-    timekeeper: Task<()>,
+    accepting: Tasks,
+    timekeeper: Tasks,
+}
+
+/// Tasks on other threads that end when they are told to.
+#[derive(Debug)]
+struct Tasks {
+    /// Carries nothing: it is closed to stop them.
+    stop: Sender<()>,
+    /// Carries nothing: it is closed when the last of them is gone.
+    gone: Receiver<()>,
+}
+
+/// The tasks' end of it.
+#[derive(Clone)]
+struct UntilStopped {
+    stopped: Receiver<()>,
+    _here: Sender<()>,
+}
+
+impl Tasks {
+    fn new() -> (Self, UntilStopped) {
+        let (stop, stopped) = channel::bounded(1);
+        let (here, gone) = channel::bounded(1);
+        (Self { stop, gone }, UntilStopped { stopped, _here: here })
+    }
+
+    /// Returns when all are gone, with everything that they had.
+    async fn stop(self) {
+        self.stop.close();
+        // Nothing is ever sent: this is the error of a closed channel.
+        let _ = self.gone.recv().await;
+    }
+}
+
+impl UntilStopped {
+    /// Runs `task` until it ends or is to be stopped, and drops it then.
+    async fn run(self, task: impl Future<Output = ()>) {
+        let stopped = async {
+            let _ = self.stopped.recv().await;
+        };
+        or(stopped, task).await;
+    }
 }
 
 impl Service {
-    /// Starts to accept on `listeners`; everything runs on `executor`.
+    /// Starts to accept on `listeners`, which must not block; everything runs on `workers`.
     ///
     /// # Errors
     /// When a listener does not know its address.
-    pub fn start(
-        relay: Arc<Relay>,
-        listeners: Vec<Async<TcpListener>>,
-        executor: &Arc<Executor<'static>>,
-    ) -> std::io::Result<Self> {
-        let addresses =
-            listeners.iter().map(|socket| socket.get_ref().local_addr()).collect::<Result<_, _>>()?;
-        let accepting = listeners
-            .into_iter()
-            .map(|listener| executor.spawn(accept(listener, Arc::clone(&relay), Arc::clone(executor))))
-            .collect();
-        let timekeeper = executor.spawn(keep_time(Arc::clone(&relay)));
+    pub fn start(relay: Arc<Relay>, listeners: Vec<TcpListener>, workers: &Workers) -> std::io::Result<Self> {
+        let addresses = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
+        let crew = workers.crew();
+        let (accepting, until_stopped) = Tasks::new();
+        for (index, listener) in listeners.into_iter().enumerate() {
+            let (relay, until_stopped, threads) = (Arc::clone(&relay), until_stopped.clone(), crew.clone());
+            crew.spawn_on(index, move |reactor| {
+                let accepting = accept(listener, relay, threads, Rc::clone(reactor));
+                until_stopped.run(accepting)
+            });
+        }
+        let (timekeeper, until_stopped) = Tasks::new();
+        crew.spawn({
+            let relay = Arc::clone(&relay);
+            move |reactor| until_stopped.run(keep_time(relay, Rc::clone(reactor)))
+        });
         Ok(Self { relay, addresses, accepting, timekeeper })
     }
 
@@ -54,23 +113,21 @@ impl Service {
     /// Returns after at most `patience`; true when storage had done everything by then. Clients that do not take their
     /// last answers are not waited for.
     pub async fn stop(self, patience: Duration) -> bool {
-        let until = std::time::Instant::now() + patience;
-        for task in self.accepting {
-            task.cancel().await;
-        }
+        let until = Instant::now() + patience;
+        self.accepting.stop().await;
         self.relay.drain();
         let quiet = wait_until(until, || self.relay.is_quiet()).await;
         self.relay.finish();
         wait_until(until, || self.relay.connections() == 0).await;
-        self.timekeeper.cancel().await;
+        self.timekeeper.stop().await;
         quiet
     }
 }
 
 /// Looks again and again, as stopping is rare and short; false when the time is over.
-async fn wait_until(until: std::time::Instant, done: impl Fn() -> bool) -> bool {
+async fn wait_until(until: Instant, done: impl Fn() -> bool) -> bool {
     while !done() {
-        if std::time::Instant::now() >= until {
+        if Instant::now() >= until {
             return false;
         }
         Timer::after(Duration::from_millis(5)).await;
@@ -78,26 +135,66 @@ async fn wait_until(until: std::time::Instant, done: impl Fn() -> bool) -> bool 
     true
 }
 
-async fn accept(listener: Async<TcpListener>, relay: Arc<Relay>, executor: Arc<Executor<'static>>) {
-    loop {
-        let (socket, address) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            // What ended before it was accepted concerns nobody else; when files or memory are exhausted,
-            // connections that end will free some.
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => continue,
-            Err(_) => {
-                Timer::after(PAUSE_WHEN_EXHAUSTED).await;
-                continue;
-            }
-        };
-        // Refused connections are closed without a word: there is no way to say anything before the handshake.
-        let Ok(connection) = RelayConnection::accept(&relay, address.ip()) else { continue };
-        // Blocks are whole messages: waiting for more to send would only delay them.
-        if socket.get_ref().set_nodelay(true).is_err() {
-            continue;
+async fn accept(listener: TcpListener, relay: Arc<Relay>, crew: Crew, reactor: Rc<Reactor>) {
+    let timer = reactor.timer();
+    let source = loop {
+        // The socket is kept until then: without it nobody would be served.
+        match listener.try_clone().and_then(|copy| reactor.register(mio::net::TcpListener::from_std(copy))) {
+            Ok(source) => break source,
+            Err(_) => timer.at(Instant::now() + PAUSE_WHEN_EXHAUSTED).await,
         }
-        executor.spawn(contain(drive(socket, connection))).detach();
+    };
+    drop(listener);
+    loop {
+        for _ in 0..ACCEPTED_PER_TURN {
+            let (socket, address) = match source.socket().accept() {
+                Ok(accepted) => accepted,
+                Err(error) => match error.kind() {
+                    ErrorKind::WouldBlock => {
+                        source.read_refused();
+                        readable(&source).await;
+                        continue;
+                    }
+                    // What ended before it was accepted concerns nobody else.
+                    ErrorKind::ConnectionAborted | ErrorKind::Interrupted => continue,
+                    // When files or memory are exhausted, connections that end will free some.
+                    _ => {
+                        timer.at(Instant::now() + PAUSE_WHEN_EXHAUSTED).await;
+                        continue;
+                    }
+                },
+            };
+            welcome(socket, address, &relay, &crew);
+        }
+        smol::future::yield_now().await;
     }
+}
+
+async fn readable(source: &Source<mio::net::TcpListener>) {
+    poll_fn(|context| {
+        source.watch(context.waker());
+        if source.is_readable() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+/// Makes a task of an accepted connection, unless it is refused.
+fn welcome(socket: TcpStream, address: SocketAddr, relay: &Arc<Relay>, crew: &Crew) {
+    // Refused connections are closed without a word: there is no way to say anything before the handshake.
+    let Ok(connection) = RelayConnection::accept(relay, address.ip()) else { return };
+    // Blocks are whole messages: waiting for more to send would only delay them.
+    if socket.set_nodelay(true).is_err() {
+        return;
+    }
+    crew.spawn(move |reactor| {
+        let registered = reactor.register(socket);
+        contain(async move {
+            // What the system does not take is closed.
+            if let Ok(socket) = registered {
+                drive(socket, connection).await;
+            }
+        })
+    });
 }
 
 /// Ends with `task`, even when that panics: a bug that one connection finds must not take a thread from the others. What
@@ -107,18 +204,15 @@ async fn contain(task: impl Future<Output = ()>) {
 }
 
 /// Wakes the relay at its deadlines: expiry, and whatever else the broker waits for.
-async fn keep_time(relay: Arc<Relay>) {
-    let mut timer = Timer::never();
+async fn keep_time(relay: Arc<Relay>, reactor: Rc<Reactor>) {
+    let timer = reactor.timer();
     loop {
-        match relay.deadline() {
-            Some(deadline) => timer.set_at(deadline),
-            None => timer = Timer::never(),
-        }
-        let expired = std::future::poll_fn(|context| {
+        timer.set_deadline(relay.deadline());
+        let expired = poll_fn(|context| {
             if relay.poll_deadline_changed(context.waker()) {
-                return std::task::Poll::Ready(false);
+                return Poll::Ready(false);
             }
-            std::future::Future::poll(std::pin::Pin::new(&mut timer), context).map(|_| true)
+            timer.poll_expired(context).map(|()| true)
         })
         .await;
         if expired {

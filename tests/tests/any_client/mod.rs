@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::sync::OnceLock;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use async_io::block_on;
-use smol::future::or;
+use smol::Executor;
+use smol::future::{or, pending};
 use smp_proto::client::queue::RecipientQueue;
 use smp_proto::client::{ClientCommand, Reply};
 use smp_proto::crypto::message_body::ReceivedMessage;
@@ -14,7 +16,6 @@ use smp_proto::wire::Identifier;
 use smp_proto::wire::address::ServerAddress;
 use smp_proto::wire::command::{QueueMode, SubscriptionMode};
 use smp_runtime_smol::client::SmolClient;
-use smp_runtime_smol::executor::Threads;
 use smp_runtime_std::client::{BlockingClient, ClientError, ClientEvent, ClientOptions};
 use smp_runtime_std::fast_cryptography::FAST;
 
@@ -28,9 +29,11 @@ pub enum AnyClient {
 }
 
 /// Where the tasks of smol's clients run.
-fn executor() -> &'static Threads {
-    static THREADS: OnceLock<Threads> = OnceLock::new();
-    THREADS.get_or_init(|| Threads::start(Some(1)).unwrap())
+fn executor() -> &'static Executor<'static> {
+    static EXECUTOR: Executor<'static> = Executor::new();
+    static THREAD: OnceLock<JoinHandle<()>> = OnceLock::new();
+    THREAD.get_or_init(|| thread::spawn(|| block_on(EXECUTOR.run(pending()))));
+    &EXECUTOR
 }
 
 /// Patient, and quick to connect again.
@@ -52,9 +55,7 @@ impl AnyClient {
     ) -> Result<Self, ClientError> {
         match runtime {
             Runtime::Blocking => BlockingClient::connect(address, options).map(Self::Blocking),
-            Runtime::Smol => {
-                block_on(SmolClient::connect(address, options, executor().executor())).map(Self::Smol)
-            }
+            Runtime::Smol => block_on(SmolClient::connect(address, options, executor())).map(Self::Smol),
         }
     }
 

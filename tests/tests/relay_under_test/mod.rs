@@ -9,8 +9,8 @@ use std::thread;
 use smp_proto::broker::storage::{ActionId, Completion, StorageAction};
 use smp_proto::storage_model::StorageModel;
 use smp_proto::wire::address::ServerAddress;
-use smp_runtime_smol::executor::Threads;
 use smp_runtime_smol::service::Service;
+use smp_runtime_smol::workers::Workers;
 use smp_runtime_std::blocking_relay::BlockingRelay;
 use smp_runtime_std::certificates::{Algorithm, Fingerprint, LoadedIdentity, NewIdentity, Validity};
 use smp_runtime_std::configuration::Configuration;
@@ -42,7 +42,7 @@ pub struct RelayUnderTest {
 }
 
 enum Running {
-    Smol(Threads, Service),
+    Smol(Workers, Service),
     Blocking(BlockingRelay),
 }
 
@@ -70,11 +70,12 @@ impl RelayUnderTest {
         let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
         match runtime {
             Runtime::Smol => {
-                let threads = Threads::start(Some(2)).unwrap();
-                let listener = async_io::Async::<TcpListener>::bind(loopback).unwrap();
-                let service = Service::start(relay, vec![listener], threads.executor()).unwrap();
+                let workers = Workers::start(Some(2)).unwrap();
+                let listener = TcpListener::bind(loopback).unwrap();
+                listener.set_nonblocking(true).unwrap();
+                let service = Service::start(relay, vec![listener], &workers).unwrap();
                 let address = *service.addresses().first().unwrap();
-                Self { address, fingerprint, running: Some(Running::Smol(threads, service)) }
+                Self { address, fingerprint, running: Some(Running::Smol(workers, service)) }
             }
             Runtime::Blocking => {
                 let relay = BlockingRelay::bind(loopback, relay).unwrap();
@@ -96,9 +97,9 @@ impl RelayUnderTest {
     /// Stops in order; false when something was left.
     pub fn stop(mut self) -> bool {
         match self.running.take().unwrap() {
-            Running::Smol(threads, service) => {
+            Running::Smol(workers, service) => {
                 let stopped = async_io::block_on(service.stop(PATIENCE));
-                threads.stop();
+                workers.stop();
                 stopped
             }
             Running::Blocking(relay) => relay.stop(PATIENCE),

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use smp_runtime_smol::executor::Threads;
 use smp_runtime_smol::files::room_for_connections;
 use smp_runtime_smol::listener::listen;
 use smp_runtime_smol::service::Service;
 use smp_runtime_smol::signals::StopSignals;
+use smp_runtime_smol::workers::Workers;
 use smp_runtime_std::configuration::Configuration;
 use smp_runtime_std::relay::Relay;
 use smp_runtime_std::storage::StorageReport;
@@ -58,8 +58,8 @@ pub(crate) fn start(folder: &DataFolder, report: Report) -> Result<(), Failure> 
     )?);
     progress.finish_and_clear();
 
-    let threads = Threads::start(configuration.threads)?;
-    let service = Service::start(Arc::clone(&relay), listeners, threads.executor())?;
+    let workers = Workers::start(configuration.threads)?;
+    let service = Service::start(Arc::clone(&relay), listeners, &workers)?;
     let addresses: Vec<String> = service.addresses().iter().map(ToString::to_string).collect();
     let mut ports: Vec<u16> = service.addresses().iter().map(std::net::SocketAddr::port).collect();
     ports.dedup();
@@ -71,13 +71,13 @@ pub(crate) fn start(folder: &DataFolder, report: Report) -> Result<(), Failure> 
             "fingerprint": identity.fingerprint.to_string(),
             "address": public,
             "queues": relay.statistics().queues,
-            "threads": threads.count(),
+            "threads": workers.count(),
         }),
         &format!(
             "Listening on {}\nAddress: {public}\n{} queues, {} threads",
             addresses.join(", "),
             relay.statistics().queues,
-            threads.count()
+            workers.count()
         ),
     );
 
@@ -92,7 +92,7 @@ pub(crate) fn start(folder: &DataFolder, report: Report) -> Result<(), Failure> 
         })
         .await
     });
-    threads.stop();
+    workers.stop();
     drop(relay);
     match finished {
         Some(true) => {
