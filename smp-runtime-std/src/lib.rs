@@ -3,6 +3,8 @@
 //! [`tls`], [`certificates`], [`configuration`] and [`relay`] are without sockets and shared with `smp-runtime-smol`.
 
 #[cfg(unix)]
+pub mod agent;
+#[cfg(unix)]
 pub mod blocking_relay;
 pub mod certificates;
 #[cfg(unix)]

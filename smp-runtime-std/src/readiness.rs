@@ -1,4 +1,4 @@
-//! Waiting for one socket and for other threads at the same time, without a reactor: `poll(2)` and a bell.
+//! Waiting for sockets and for other threads at the same time, without a reactor: `poll(2)` and a bell.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
@@ -48,6 +48,14 @@ pub(crate) struct Ready {
     pub(crate) rung: bool,
 }
 
+/// A socket, and what is wanted of it.
+#[derive(Debug)]
+pub(crate) struct Socket<'a, S> {
+    pub(crate) socket: &'a S,
+    pub(crate) read: bool,
+    pub(crate) write: bool,
+}
+
 impl Bell {
     /// A bell that nobody has rung.
     pub(crate) fn new() -> io::Result<Self> {
@@ -70,12 +78,27 @@ impl Bell {
         write: bool,
         deadline: Option<Instant>,
     ) -> io::Result<Ready> {
-        let mut wanted = PollFlags::empty();
-        wanted.set(PollFlags::IN, read);
-        wanted.set(PollFlags::OUT, write);
+        let sockets: Vec<_> = socket.into_iter().map(|socket| Socket { socket, read, write }).collect();
+        let (rung, ready) = self.wait_for_all(&sockets, deadline)?;
+        let (readable, writable) = ready.first().copied().unwrap_or_default();
+        Ok(Ready { readable, writable, rung })
+    }
+
+    /// Waits until one of `sockets` is ready for what is wanted of it, somebody rings, or the deadline is over: whether
+    /// somebody rang, and of each socket whether it can be read, and written.
+    pub(crate) fn wait_for_all<S: AsFd>(
+        &self,
+        sockets: &[Socket<'_, S>],
+        deadline: Option<Instant>,
+    ) -> io::Result<(bool, Vec<(bool, bool)>)> {
         // A socket of which nothing is wanted is left out: that it has ended would be reported again and again.
         let mut fds = vec![PollFd::new(&self.hears, PollFlags::IN)];
-        fds.extend(socket.filter(|_| read || write).map(|socket| PollFd::new(socket, wanted)));
+        fds.extend(sockets.iter().filter(|socket| socket.read || socket.write).map(|socket| {
+            let mut wanted = PollFlags::empty();
+            wanted.set(PollFlags::IN, socket.read);
+            wanted.set(PollFlags::OUT, socket.write);
+            PollFd::new(socket.socket, wanted)
+        }));
         loop {
             let timeout = deadline.map(|deadline| {
                 let left = deadline.saturating_duration_since(Instant::now());
@@ -90,17 +113,21 @@ impl Bell {
                 Err(error) => return Err(error.into()),
             }
         }
-        let rung = fds.first().is_some_and(|fd| !fd.revents().is_empty());
-        let events = fds.get(1).map_or(PollFlags::empty(), PollFd::revents);
+        let mut reported = fds.iter().map(PollFd::revents);
+        let rung = reported.next().is_some_and(|events| !events.is_empty());
         let over = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
+        let ready = sockets.iter().map(|socket| {
+            let asked = socket.read || socket.write;
+            let events =
+                if asked { reported.next().unwrap_or(PollFlags::empty()) } else { PollFlags::empty() };
+            let readable = socket.read && events.intersects(PollFlags::IN | over);
+            (readable, socket.write && events.intersects(PollFlags::OUT | over))
+        });
+        let ready = ready.collect();
         if rung {
             self.silence()?;
         }
-        Ok(Ready {
-            readable: read && events.intersects(PollFlags::IN | over),
-            writable: write && events.intersects(PollFlags::OUT | over),
-            rung,
-        })
+        Ok((rung, ready))
     }
 
     fn silence(&self) -> io::Result<()> {

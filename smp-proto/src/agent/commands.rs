@@ -83,6 +83,8 @@ pub struct Status {
     pub is_address: bool,
     /// Messages that wait to be sent.
     pub waiting: usize,
+    /// Whether the next step is a relay's answer, and nobody's else.
+    pub is_busy: bool,
     /// How many messages [`send`](Connections::send) has ever taken. After a crash, an application that has asked for more
     /// knows that the last ones were lost with it, and sends them again: so none is sent twice or forgotten.
     pub accepted: u64,
@@ -591,6 +593,7 @@ impl Live {
             connected: self.connection.stage == Stage::Connected,
             is_address: matches!(self.connection.stage, Stage::Address | Stage::CreatingAddress),
             waiting: self.outgoing.len(),
+            is_busy: self.connection.stage.waits_for_a_relay(),
             accepted: self.connection.accepted,
             synchronization: self.connection.synchronization,
         }

@@ -113,7 +113,10 @@ thread_local! {
 }
 
 /// redb panics over some kinds of damage: that is an error like others, and reported once, as one.
-fn guarded<T>(file: &Path, work: impl FnOnce() -> Result<T, StorageError>) -> Result<T, StorageError> {
+pub(crate) fn guarded<T>(
+    file: &Path,
+    work: impl FnOnce() -> Result<T, StorageError>,
+) -> Result<T, StorageError> {
     static QUIET: Once = Once::new();
     QUIET.call_once(|| {
         let report = std::panic::take_hook();

@@ -42,6 +42,7 @@ use smp_proto::broker::storage::{
 use std::time::Duration;
 
 pub use self::embedded::Embedded;
+pub(crate) use self::embedded::guarded;
 pub use self::error::StorageError;
 pub use self::memory::Memory;
 pub use self::thread::{StorageQueue, StorageReport, StorageThread};

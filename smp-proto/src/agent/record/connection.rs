@@ -78,6 +78,30 @@ pub(in crate::agent) enum Stage {
 }
 
 impl Stage {
+    /// Whether the next step is a relay's answer: not a person's, and not the other side's.
+    pub(crate) const fn waits_for_a_relay(&self) -> bool {
+        match self {
+            Self::CreatingInvitation
+            | Self::SecuringOwn { .. }
+            | Self::SecuringReply
+            | Self::Replying
+            | Self::SecuringPeer
+            | Self::CreatingReply
+            | Self::Confirming
+            | Self::SecuringForHello { .. }
+            | Self::CreatingAddress
+            | Self::CreatingForRequest
+            | Self::ReadingLink { .. }
+            | Self::Deleting => true,
+            Self::Invited
+            | Self::Confirmed { .. }
+            | Self::Joined
+            | Self::Greeting { .. }
+            | Self::Connected
+            | Self::Address => false,
+        }
+    }
+
     /// A name for errors and logs.
     pub const fn name(&self) -> &'static str {
         match self {

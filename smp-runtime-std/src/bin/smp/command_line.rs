@@ -10,16 +10,19 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
-/// A terminal client for relays of the SimpleX Messaging Protocol.
+/// A terminal client of the SimpleX Messaging Protocol.
 ///
-/// Two people exchange messages like this: one runs `smp queue new --address ADDRESS talk` and gives the printed queue
-/// address to the other, who runs `smp queue send QUEUE-ADDRESS "hello"`; the first reads with `smp queue listen talk`.
+/// Two people connect like this: one runs `smp invite --relay smp://FINGERPRINT@HOST` and gives the printed link to the
+/// other, who runs `smp connect LINK` and can write at once: `smp chat NAME`. The first does the same when online again.
 #[derive(Debug, Parser)]
 #[command(name = "smp", version, arg_required_else_help = true, propagate_version = true)]
 pub(crate) struct CommandLine {
-    /// The folder with your queues and their keys [default: the user's data folder]
+    /// The folder with your keys and messages [default: the user's data folder]
     #[arg(long, value_name = "DIR", env = "SMP_DATA", global = true, value_hint = ValueHint::DirPath)]
     pub(crate) data: Option<PathBuf>,
+    /// Read the passphrase of your keys and messages from this file [default: SMP_PASSPHRASE, or ask]
+    #[arg(long, value_name = "FILE", env = "SMP_PASSPHRASE_FILE", global = true, value_hint = ValueHint::FilePath)]
+    pub(crate) passphrase_file: Option<PathBuf>,
     /// Print one JSON object a line instead of text.
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -32,6 +35,9 @@ pub(crate) struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    #[cfg(unix)]
+    #[command(flatten)]
+    People(crate::people::People),
     /// Connect to a relay, check who it is, and measure how fast it answers.
     Ping(Ping),
     /// Make queues, send to them, and receive from them.

@@ -91,6 +91,25 @@ pub(crate) fn failure_of_client(what: &str, error: &ClientError) -> Failure {
     }
 }
 
+/// A database that cannot be used.
+#[cfg(unix)]
+pub(crate) fn failure_of_database(error: &smp_runtime_std::agent::database::DatabaseError) -> Failure {
+    use smp_runtime_std::agent::database::DatabaseError;
+    let failure = Failure::new(Kind::State, error.to_string());
+    match error {
+        DatabaseError::InUse(_) => failure.advise("end the other program and try again"),
+        DatabaseError::Foreign(_) => failure.advise("name another folder with --data or SMP_DATA"),
+        DatabaseError::Damaged(..) => {
+            failure.advise("restore it from a backup; it holds the keys of your connections")
+        }
+        DatabaseError::WrongPassphrase(_) => failure.advise("try again; without it nobody can open the file"),
+        DatabaseError::Io(_, error) if error.kind() == std::io::ErrorKind::StorageFull => {
+            failure.advise("the disk is full: make room")
+        }
+        DatabaseError::Io(..) | DatabaseError::NoRandomness(_) => failure,
+    }
+}
+
 /// Randomness seeded by the operating system.
 pub(crate) fn entropy_of_system() -> Result<SeededEntropy, Failure> {
     let process =

@@ -1,10 +1,12 @@
-//! `smp`: relays of the SimpleX Messaging Protocol from a terminal.
+//! `smp`: people and relays of the SimpleX Messaging Protocol from a terminal.
 
 mod bench;
 mod command_line;
 mod connecting;
 mod failure;
 mod link;
+#[cfg(unix)]
+mod people;
 mod ping;
 mod queue;
 mod report;
@@ -38,6 +40,10 @@ fn run(line: CommandLine, report: Report) -> Result<(), Failure> {
             Ok(())
         }
         Command::Link(command) => link::run(report, command),
+        #[cfg(unix)]
+        Command::People(command) => {
+            people::run(report, line.timeout, line.data, line.passphrase_file, &command.request()?)
+        }
         Command::Ping(options) => ping::run(report, line.timeout, &options),
         Command::Queue(command) => queue::run(report, line.timeout, line.data, command),
     }

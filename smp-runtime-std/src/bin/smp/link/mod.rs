@@ -4,7 +4,7 @@
 
 mod description;
 mod explanation;
-mod qr;
+pub(crate) mod qr;
 
 use std::io::{self, Read};
 
