@@ -96,16 +96,16 @@ fn delivery(peer: u8) -> Outgoing {
         peer: Portable.x25519_public(&X25519Secret::from_bytes([peer; 32])),
     };
     let message = DeliveredMessage { notification: false, body: Bytes::from(vec![5; 16_000]) };
-    Outgoing {
-        correlation: CorrelationId::EMPTY,
-        entity: Identifier::from([2; 24]),
-        content: OutgoingContent::Message(Delivery {
+    Outgoing::new(
+        CorrelationId::EMPTY,
+        Identifier::from([2; 24]),
+        OutgoingContent::Message(Delivery {
             secret,
             id: [4; 24],
             timestamp: UnixTime(1),
             message: Some(message),
         }),
-    }
+    )
 }
 
 fn pack(criterion: &mut Criterion) {
@@ -129,11 +129,7 @@ fn pack(criterion: &mut Criterion) {
         );
     });
     criterion.bench_function("pack 255 OK", |bencher| {
-        let ok = Outgoing {
-            correlation: Identifier::from([1; 24]),
-            entity: Identifier::from([2; 24]),
-            content: OutgoingContent::Ok,
-        };
+        let ok = Outgoing::new(Identifier::from([1; 24]), Identifier::from([2; 24]), OutgoingContent::Ok);
         bencher.iter_batched(
             || (0..255).map(|_| ok.clone()).collect::<VecDeque<_>>(),
             |mut outgoing| connection.server.pack_into(&mut outgoing, &mut block, Now::default()),

@@ -113,7 +113,7 @@ impl World {
     fn say(&mut self, said: impl IntoIterator<Item = (CorrelationId, EntityId, OutgoingContent)>) {
         let mut outgoing: VecDeque<_> = said
             .into_iter()
-            .map(|(correlation, entity, content)| Outgoing { correlation, entity, content })
+            .map(|(correlation, entity, content)| Outgoing::new(correlation, entity, content))
             .collect();
         while let Some(block) = self.server.as_mut().and_then(|server| server.pack(&mut outgoing, self.now)) {
             self.client.receive(block, self.now, &mut self.entropy).expect("connected");

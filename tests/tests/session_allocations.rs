@@ -45,11 +45,11 @@ fn a_message_in_and_a_message_out_allocate_nothing_but_blocks() {
                 timestamp: UnixTime(1),
                 message: Some(DeliveredMessage { notification: false, body: Bytes::from(body.clone()) }),
             };
-            outgoing.push_back(Outgoing {
-                correlation: Identifier::EMPTY,
-                entity: EntityId::EMPTY,
-                content: OutgoingContent::Message(delivery),
-            });
+            outgoing.push_back(Outgoing::new(
+                Identifier::EMPTY,
+                EntityId::EMPTY,
+                OutgoingContent::Message(delivery),
+            ));
             let mut out = [0; BLOCK_LENGTH];
 
             let received = allocation_counter::measure(|| {

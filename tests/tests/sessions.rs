@@ -97,7 +97,7 @@ fn outcomes(
 }
 
 fn said(content: OutgoingContent) -> Outgoing {
-    Outgoing { correlation: named(7), entity: named(8), content }
+    Outgoing::new(named(7), named(8), content)
 }
 
 fn owner(key: &AuthSecret) -> Authority {
@@ -506,11 +506,11 @@ fn what_fits_in_no_block_becomes_an_error_and_the_rest_goes_on() {
     let mut pair = connect(&PairOptions::at(14));
     let long = CorrelationId::new(&[1; 255]).unwrap();
     let mut outgoing: VecDeque<_> = (0..600).map(|_| said(OutgoingContent::Pong)).collect();
-    outgoing.push_back(Outgoing {
-        correlation: long.clone(),
-        entity: named(1),
-        content: OutgoingContent::Message(delivery(Some(Bytes::new()))),
-    });
+    outgoing.push_back(Outgoing::new(
+        long.clone(),
+        named(1),
+        OutgoingContent::Message(delivery(Some(Bytes::new()))),
+    ));
     outgoing.push_back(said(OutgoingContent::Ok));
     let mut found = Vec::new();
     while let Some(block) = pair.server.pack(&mut outgoing, NOW) {

@@ -3,13 +3,22 @@
 //! Transmissions are put together here by hand, from WIRE-FACTS 4.7 and 5: so the layers are tested without the wire room.
 #![allow(missing_docs)]
 
+use std::collections::VecDeque;
+
 use smp_proto::crypto::proxy_layers::{
     self, ForwardedCommand, ForwardedResponse, INNER_PADDED_LENGTH, INNER_SEALED_LENGTH,
 };
 use smp_proto::crypto::{BoxKey, Portable, Provider, SharedSecret, authenticator, signatures};
 use smp_proto::keys::{SecretKey, SigningKey, X25519Public, X25519Secret};
+use smp_proto::session::AuthSecret;
+use smp_proto::session::outgoing::{LinkAnswer, OutgoingContent};
+use smp_proto::session::request::{Authority, Request};
+use smp_proto::wire::block::plain_content;
+use smp_proto::wire::command::Command;
+use smp_proto::wire::error::SmpError;
 use smp_proto::wire::version::Version;
 use smp_runtime_std::fast_cryptography::Fast;
+use smp_tests::sessions::{Certificates, GivenEntropy, NOW, Pair, PairOptions, plain_block};
 use smp_tests::vectors::{self, Fields, Outcome, Vector, run};
 
 const PROVIDERS: [&dyn Provider; 2] = [&Portable, &Fast];
@@ -164,6 +173,99 @@ fn check(provider: &dyn Provider, vector: &Vector) -> Outcome {
 #[test]
 fn proxy() {
     run("proxy.jsonl", "proxy", |vector| PROVIDERS.iter().try_for_each(|provider| check(*provider, vector)));
+}
+
+fn answer(fields: &Fields) -> Result<OutgoingContent, String> {
+    Ok(match fields.text("tag")?.as_str() {
+        "OK" => OutgoingContent::Ok,
+        "ERR" => OutgoingContent::Error(
+            SmpError::decode(fields.text("text")?.as_bytes()).ok_or("an error that cannot be read")?,
+        ),
+        "LNK" => OutgoingContent::Link(Box::new(LinkAnswer {
+            sender: fields.array("sndId")?,
+            fixed: fields.bytes("fixedData")?.into(),
+            user: fields.bytes("userData")?.into(),
+        })),
+        other => return Err(format!("{other} answers no forwarded command")),
+    })
+}
+
+/// The session of the destination: from the block with `RFWD` to the block with `RRES`.
+fn check_relay(certificates: &Certificates, vector: &Vector) -> Outcome {
+    let (input, output) = (&vector.input, &vector.output);
+    let version = u16::try_from(input.integer("relayVersion")?).map_err(text)?;
+    let (n, m) = (input.bytes("n")?, input.bytes("m")?);
+    let options = PairOptions {
+        proxy: true,
+        server_secret: input.array("relayPrivateKey")?,
+        client_secret: input.array("proxyPrivateKey")?,
+        session: input.bytes("relaySessionId")?,
+        ..PairOptions::at(18)
+    };
+    let mut pair = Pair::connect(certificates, &options).map_err(text)?;
+    let client_key = X25519Public::from_der(&input.bytes("ephemeralPublicKey")?).map_err(text)?;
+    let relay = X25519Public::from_der(&input.bytes("relayPublicKey")?).map_err(text)?;
+    let secret = |key: &str| Ok::<_, String>(X25519Secret::from_bytes(input.array(key)?));
+    let client = BoxKey::agree(&Portable, &secret("ephemeralPrivateKey")?, &relay);
+    let proxy = BoxKey::agree(&Portable, &secret("proxyPrivateKey")?, &relay);
+    // The same steps as above, which are compared there.
+    let command = command(&input.get("cmd"))?;
+    let key = input.get("key");
+    let (session, entity) = (input.bytes("relaySessionId")?, input.bytes("entityId")?);
+    let authorized = [short(&session), short(&n), short(&entity), command.clone()].concat();
+    let authorization = authorization(&Portable, &key, &relay, &n, &authorized)?;
+    let no_service: &[u8] = if version >= 16 && !authorization.is_empty() { b"0" } else { b"" };
+    let transmission =
+        [&short(&authorization)[..], no_service, &short(&n), &short(&entity), &command].concat();
+    let mut sealed = [0; INNER_SEALED_LENGTH];
+    let inner = [vec![1], large(&transmission)].concat();
+    proxy_layers::seal_command(&Portable, &client, &n, &inner, &mut sealed).map_err(text)?;
+    let forwarded = ForwardedCommand { correlation: &n, version, client_key, sealed: &sealed };
+    let outer = proxy_layers::seal_forwarded_command(&Portable, &proxy, &m, &forwarded).map_err(text)?;
+    let content = block(&m, b"", &[b"RFWD ", &outer[..]].concat());
+    output.expect_bytes("rfwdBlock", &content)?;
+
+    let opened = pair.to_server(plain_block(&content)).map_err(text)?;
+    let mut chunk = pair.server.parse(&opened).next_chunk().ok_or("no requests")?;
+    for request in &mut chunk {
+        let Request::Command { authority, .. } = request else { return Err("not a command".to_owned()) };
+        *authority = Authority::Nobody;
+    }
+    let mut entropy = GivenEntropy::new(&[3; 32]);
+    let verified = pair.server.verify(chunk, &mut entropy).pop().ok_or("nothing verified")?;
+    let forwarded = verified.into_forwarded().map_err(|other| format!("not opened: {other:?}"))?;
+    let mut request = pair.server.forwarded_request(&forwarded);
+    let Request::Command { authority, transmission } = &mut request else {
+        return Err("not a command".to_owned());
+    };
+    *authority = match transmission.content {
+        Command::GetLink => Authority::Nobody,
+        Command::SecureBySender(_) | Command::SecureByLink(_) => Authority::KeyInCommand,
+        _ if key.is_null() => Authority::Unsecured,
+        _ => {
+            let secret = match SecretKey::from_der(&key.bytes("pkcs8")?).map_err(text)? {
+                SecretKey::X25519(secret) => AuthSecret::X25519(secret),
+                SecretKey::Ed25519(secret) => AuthSecret::Ed25519(secret),
+                SecretKey::Ed448(secret) => AuthSecret::Ed448(secret),
+                other => return Err(format!("{other:?} authorizes nothing")),
+            };
+            Authority::Key(secret.public(&Portable))
+        }
+    };
+    let verified =
+        pair.server.verify_forwarded(request, &forwarded, &mut entropy).ok_or("nothing verified")?;
+    if !verified.is_authorized() {
+        return Err(format!("refused: {:?}", verified.refusal()));
+    }
+    let answer = verified.answer(answer(&input.get("response"))?);
+    let packed = pair.server.pack(&mut VecDeque::from([answer]), NOW).ok_or("nothing packed")?;
+    output.expect_bytes("rresBlock", plain_content(&packed).ok_or("not padded")?)
+}
+
+#[test]
+fn proxy_relay_session() {
+    let certificates = Certificates::named("ed25519");
+    run("proxy.jsonl", "proxy", |vector| check_relay(&certificates, vector));
 }
 
 #[test]

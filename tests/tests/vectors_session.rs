@@ -82,11 +82,7 @@ fn check_server(session: &mut ServerSession, expected: &Fields) -> Outcome {
         Received::Commands(block) if block.content() == content => {}
         _ => return Err("the client's block is not read".to_owned()),
     }
-    let pong = Outgoing {
-        correlation: CorrelationId::EMPTY,
-        entity: EntityId::EMPTY,
-        content: OutgoingContent::Pong,
-    };
+    let pong = Outgoing::new(CorrelationId::EMPTY, EntityId::EMPTY, OutgoingContent::Pong);
     let mut block = session.pack(&mut VecDeque::from([pong]), NOW).ok_or("nothing packed")?;
     let content = if encryption.is_null() {
         plain_content(&block).ok_or("not padded")?.to_vec()
@@ -258,7 +254,7 @@ fn received_client_hellos() {
             // Nothing may come before the broker has said who the service is.
             let content = OutgoingContent::ServiceAccepted(service.array("serviceId")?);
             let (correlation, entity) = (CorrelationId::EMPTY, EntityId::EMPTY);
-            said = session.pack(&mut VecDeque::from([Outgoing { correlation, entity, content }]), NOW);
+            said = session.pack(&mut VecDeque::from([Outgoing::new(correlation, entity, content)]), NOW);
         }
         let expected = vector.output.get("serverResponses");
         let expected = if expected.is_null() { Vec::new() } else { expected.items()? };

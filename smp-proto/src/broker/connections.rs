@@ -2,10 +2,12 @@
 //! owed, and which queues they are attached to.
 
 use alloc::collections::{BTreeSet, VecDeque};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::queues::QueueRef;
 use super::record::ServiceNumber;
+use crate::session::forwarded::Envelope;
 use crate::session::outgoing::{Outgoing, OutgoingContent};
 use crate::time::Instant;
 use crate::wire::{CorrelationId, EntityId};
@@ -37,6 +39,15 @@ pub(super) struct Address {
     pub(super) connection: ConnectionId,
     pub(super) correlation: CorrelationId,
     pub(super) entity: EntityId,
+    /// How the answer is boxed, when the command came through a proxy.
+    pub(super) forwarded: Option<Arc<Envelope>>,
+}
+
+impl Address {
+    /// The address of an answer that goes through no proxy.
+    pub(super) const fn new(connection: ConnectionId, correlation: CorrelationId, entity: EntityId) -> Self {
+        Self { connection, correlation, entity, forwarded: None }
+    }
 }
 
 /// One connection.
@@ -135,7 +146,8 @@ impl Connections {
         if content.has_body() {
             connection.bodies = connection.bodies.saturating_add(1);
         }
-        connection.outgoing.push_back(Outgoing { correlation: to.correlation, entity: to.entity, content });
+        let Address { correlation, entity, forwarded, .. } = to;
+        connection.outgoing.push_back(Outgoing { correlation, entity, content, forwarded });
         if !connection.ready {
             connection.ready = true;
             self.ready.push_back(id);
@@ -159,7 +171,7 @@ impl Connections {
 
     /// Says something that answers no command.
     pub(super) fn tell(&mut self, connection: ConnectionId, entity: EntityId, content: OutgoingContent) {
-        self.say(Address { connection, correlation: CorrelationId::EMPTY, entity }, content);
+        self.say(Address::new(connection, CorrelationId::EMPTY, entity), content);
     }
 
     pub(super) fn poll_ready(&mut self) -> Option<ConnectionId> {

@@ -74,7 +74,7 @@ impl Broker {
             },
         });
         let entity = EntityId::from(queue.record.recipient);
-        self.connections.say(Address { connection, correlation, entity }, content);
+        self.connections.say(Address::new(connection, correlation, entity), content);
     }
 
     /// Has the next message read for the subscriber, when it waits for one and there is one.
@@ -366,7 +366,7 @@ impl Broker {
             self.connections.release_body(connection);
             self.deliver(connection, correlation, at, mark, message);
         } else {
-            self.connections.say(Address { connection, correlation, entity: recipient }, OutgoingContent::Ok);
+            self.connections.say(Address::new(connection, correlation, recipient), OutgoingContent::Ok);
             // A message may have been stored meanwhile, or there was no room for its body.
             self.deliver_next(at);
         }
@@ -418,7 +418,7 @@ impl Broker {
             self.deliver_queued(connection);
         }
         if deletion.is_none() {
-            self.connections.say(Address { connection, correlation, entity: recipient }, OutgoingContent::Ok);
+            self.connections.say(Address::new(connection, correlation, recipient), OutgoingContent::Ok);
         }
     }
 }

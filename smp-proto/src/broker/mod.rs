@@ -347,13 +347,15 @@ impl Broker {
         now: Now,
         entropy: &mut (impl Entropy + ?Sized),
     ) {
-        let Verified { correlation, entity, outcome } = verified;
+        let Verified { correlation, entity, outcome, forwarded } = verified;
         if self.connections.get(connection).is_none() {
             return;
         }
-        let to = Address { connection, correlation, entity };
+        let to = Address { connection, correlation, entity, forwarded };
         match outcome {
             Outcome::Refuse(error) => self.connections.say(to, OutgoingContent::Error(error)),
+            // A mistake of the driver: the command in it was to be executed.
+            Outcome::Forwarded(_) => self.connections.say(to, OutgoingContent::Error(SmpError::Internal)),
             Outcome::Execute { command, key, prepared } => {
                 self.execute_command(to, command, key, prepared, block, now, entropy);
             }

@@ -285,7 +285,16 @@ impl Server {
                 self.broker.look_up(request);
             }
             for verified in peer.session.verify(chunk, entropy) {
-                self.broker.execute(id, verified, block, now, entropy);
+                match verified.into_forwarded() {
+                    Err(verified) => self.broker.execute(id, verified, block, now, entropy),
+                    Ok(forwarded) => {
+                        let mut request = peer.session.forwarded_request(&forwarded);
+                        self.broker.look_up(&mut request);
+                        if let Some(verified) = peer.session.verify_forwarded(request, &forwarded, entropy) {
+                            self.broker.execute(id, verified, forwarded.block(), now, entropy);
+                        }
+                    }
+                }
             }
         }
     }

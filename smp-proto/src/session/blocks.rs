@@ -17,6 +17,11 @@ pub struct OpenedBlock {
 }
 
 impl OpenedBlock {
+    /// A part of bytes that were decrypted in another way.
+    pub(super) const fn part_of(block: Bytes, start: usize, length: usize) -> Self {
+        Self { block, start, length }
+    }
+
     /// A block with this content, for tests.
     #[cfg(test)]
     pub(crate) const fn with_content(content: Bytes) -> Self {

@@ -18,6 +18,7 @@ pub mod client;
 pub mod close;
 pub mod credential;
 pub mod facts;
+pub mod forwarded;
 pub mod identity;
 pub mod outgoing;
 mod packing;

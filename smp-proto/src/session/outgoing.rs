@@ -5,9 +5,11 @@
 
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::sync::Arc;
 use bytes::Bytes;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use super::forwarded::Envelope;
 use crate::keys::X25519Public;
 use crate::time::UnixTime;
 use crate::wire::error::SmpError;
@@ -24,6 +26,16 @@ pub struct Outgoing {
     pub entity: EntityId,
     /// What is said.
     pub content: OutgoingContent,
+    /// For whom it is boxed, when it answers a forwarded command: it goes into an `RRES` then.
+    pub forwarded: Option<Arc<Envelope>>,
+}
+
+impl Outgoing {
+    /// A transmission that answers no forwarded command.
+    #[must_use]
+    pub const fn new(correlation: CorrelationId, entity: EntityId, content: OutgoingContent) -> Self {
+        Self { correlation, entity, content, forwarded: None }
+    }
 }
 
 /// What is said.

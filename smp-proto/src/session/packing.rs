@@ -5,6 +5,7 @@ use alloc::collections::VecDeque;
 use bytes::BytesMut;
 
 use super::blocks::BlockProtection;
+use super::forwarded::Envelope;
 use super::outgoing::{
     BlobAnswer, Delivery, DeliverySecret, NotificationDelivery, Outgoing, OutgoingContent,
 };
@@ -14,7 +15,6 @@ use crate::crypto::message_body::{self, NOTIFICATION_SEALED_LENGTH, SEALED_LENGT
 use crate::crypto::{BoxError, BoxKey, Nonce, Provider, TAG_LENGTH, blob};
 use crate::keys::X25519Secret;
 use crate::time::Now;
-use crate::wire::CorrelationId;
 use crate::wire::block::BLOCK_LENGTH;
 use crate::wire::command::LinkData;
 use crate::wire::error::SmpError;
@@ -22,6 +22,7 @@ use crate::wire::identifier::Identifier;
 use crate::wire::primitives::{Full, SliceWriter, Writer};
 use crate::wire::response::Response;
 use crate::wire::transmission::{Authorization, BatchWriter, SessionLayout, write_head};
+use crate::wire::{CorrelationId, EntityId};
 
 /// Why a transmission was not written.
 enum NotWritten {
@@ -92,13 +93,21 @@ fn fill(
 ) -> Option<usize> {
     let mut batch = BatchWriter::new(block.get_mut(protection.content_offset()..)?).ok()?;
     while let Some(next) = outgoing.front() {
-        match batch.add(|out| write(next, layout, boxes, out)) {
+        let written = batch.add(|out| match &next.forwarded {
+            Some(envelope) => write_forwarded(next, envelope, layout, boxes, out),
+            None => write(next, layout, boxes, out),
+        });
+        match written {
             Ok(()) => {}
             Err(NotWritten::Full) if batch.count() > 0 => break,
             Err(_) => {
                 let error = Response::Error(SmpError::Internal);
                 let replaced = batch.add(|out| {
-                    write_head(Authorization::None, None, layout, &next.correlation, &next.entity, out)?;
+                    let (correlation, entity) = match &next.forwarded {
+                        Some(envelope) => (&envelope.proxy_correlation, &EntityId::EMPTY),
+                        None => (&next.correlation, &next.entity),
+                    };
+                    write_head(Authorization::None, None, layout, correlation, entity, out)?;
                     error.encode(layout.version, out).map_err(NotWritten::from)
                 });
                 if matches!(replaced, Err(NotWritten::Full)) && batch.count() > 0 {
@@ -109,6 +118,35 @@ fn fill(
         outgoing.pop_front();
     }
     (batch.count() > 0).then(|| batch.finish())
+}
+
+/// `RRES`: the answer to a forwarded command, boxed for the client and then for the proxy, where it stands.
+fn write_forwarded(
+    outgoing: &Outgoing,
+    envelope: &Envelope,
+    layout: SessionLayout<'_>,
+    boxes: &mut Boxes<'_>,
+    out: &mut SliceWriter<'_>,
+) -> Result<(), NotWritten> {
+    write_head(Authorization::None, None, layout, &envelope.proxy_correlation, &EntityId::EMPTY, out)?;
+    out.put(b"RRES ")?;
+    let sealed = out.reserve(envelope.sealed_length())?;
+    let provider = boxes.provider;
+    envelope.seal(provider, sealed, |content| {
+        let layout = SessionLayout { version: envelope.version, ..layout };
+        let mut batch = BatchWriter::new(content)?;
+        let written = batch.add(|out| write(outgoing, layout, boxes, out));
+        if written.is_err() {
+            // The client learns more from this than from silence.
+            let Outgoing { correlation, entity, .. } = outgoing;
+            let error = Response::Error(SmpError::Internal);
+            batch.add(|out| {
+                write_head(Authorization::None, None, layout, correlation, entity, out)?;
+                error.encode(layout.version, out)
+            })?;
+        }
+        Ok(batch.finish())
+    })
 }
 
 fn write(

@@ -3,10 +3,13 @@
 //! The types make the order compulsory: only a [`Verified`] can be executed, only a session makes one, and it makes it
 //! from a [`Request`] whose [`Authority`] the broker has filled in.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use super::forwarded::{Envelope, Forwarded};
+use super::outgoing::{Outgoing, OutgoingContent};
 use crate::keys::{AuthKey, X25519Public};
 use crate::wire::command::Command;
 use crate::wire::error::SmpError;
@@ -62,6 +65,8 @@ pub struct Verified<'a> {
     pub(crate) correlation: CorrelationId,
     pub(crate) entity: EntityId,
     pub(crate) outcome: Outcome<'a>,
+    /// How the answer is boxed, when the command came through a proxy.
+    pub(crate) forwarded: Option<Arc<Envelope>>,
 }
 
 /// What verification found.
@@ -77,6 +82,8 @@ pub(crate) enum Outcome<'a> {
         /// What the command needs and is expensive to make.
         prepared: Prepared,
     },
+    /// It was the envelope of another command, which is to be looked up and verified in turn.
+    Forwarded(Box<Forwarded>),
     /// Answer this.
     Refuse(SmpError),
 }
@@ -115,7 +122,7 @@ impl<'a> Verified<'a> {
     pub const fn authorized(&self) -> Option<(&Command<'a>, Option<&AuthKey>)> {
         match &self.outcome {
             Outcome::Execute { command, key, .. } => Some((command, key.as_ref())),
-            Outcome::Refuse(_) => None,
+            Outcome::Forwarded(_) | Outcome::Refuse(_) => None,
         }
     }
 
@@ -123,8 +130,34 @@ impl<'a> Verified<'a> {
     #[must_use]
     pub const fn refusal(&self) -> Option<&SmpError> {
         match &self.outcome {
-            Outcome::Execute { .. } => None,
+            Outcome::Execute { .. } | Outcome::Forwarded(_) => None,
             Outcome::Refuse(error) => Some(error),
+        }
+    }
+
+    /// What is said in answer to it: with its correlation and entity, and boxed if it was forwarded.
+    #[must_use]
+    pub fn answer(&self, content: OutgoingContent) -> Outgoing {
+        let Self { correlation, entity, forwarded, .. } = self;
+        Outgoing {
+            correlation: correlation.clone(),
+            entity: entity.clone(),
+            content,
+            forwarded: forwarded.clone(),
+        }
+    }
+
+    /// The command that came in this one, if it was forwarded by a proxy: it is to be looked up, verified
+    /// ([`verify_forwarded`](super::server::ServerSession::verify_forwarded)) and executed in place of this one. Gives this one
+    /// back when it is an ordinary command.
+    ///
+    /// # Errors
+    /// Not an error: the command itself, when nothing came in it.
+    #[expect(clippy::result_large_err, reason = "either is what goes on")]
+    pub fn into_forwarded(self) -> Result<Box<Forwarded>, Self> {
+        match self.outcome {
+            Outcome::Forwarded(forwarded) => Ok(forwarded),
+            _ => Err(self),
         }
     }
 

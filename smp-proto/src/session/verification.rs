@@ -8,6 +8,7 @@
 
 use sha2::{Digest, Sha256};
 
+use super::forwarded::{Forwarded, through_proxy};
 use super::request::{Authority, Outcome, Prepared, RelayKeyPair, Request, Verified};
 use super::server::{CHUNK_LENGTH, RequestChunk, ServerSession, State};
 use super::service::SessionService;
@@ -94,13 +95,37 @@ impl ServerSession {
         entropy: &mut (impl Entropy + ?Sized),
     ) -> VerifiedChunk<'b> {
         let version = self.version().unwrap_or(Version::OLDEST);
+        self.verify_at(version, false, requests, entropy)
+    }
+
+    /// Verifies a command that came through a proxy, and sees to it that its answer goes back the same way.
+    pub fn verify_forwarded<'f>(
+        &mut self,
+        request: Request<'f>,
+        forwarded: &'f Forwarded,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Option<Verified<'f>> {
+        let mut requests = RequestChunk::new();
+        requests.push(request).ok()?;
+        let mut verified = self.verify_at(forwarded.version(), true, requests, entropy);
+        verified.pop().map(|verified| through_proxy(verified, forwarded))
+    }
+
+    fn verify_at<'b>(
+        &mut self,
+        version: Version,
+        is_forwarded: bool,
+        requests: RequestChunk<'b>,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> VerifiedChunk<'b> {
         let mut verifier = Verifier {
             provider: self.config.provider,
             session: self.facts.session_id.prefixed(),
             secret: &self.secret,
             remembered: &mut self.authenticators,
             service: match &self.state {
-                State::Established(established) => established.service.as_deref(),
+                // Who sent what was forwarded is not the service that forwards it.
+                State::Established(established) if !is_forwarded => established.service.as_deref(),
                 _ => None,
             },
         };
@@ -111,7 +136,7 @@ impl ServerSession {
             .map(|request| match request {
                 Request::Malformed { correlation, entity, error } => {
                     verdicts.next();
-                    Verified { correlation, entity, outcome: Outcome::Refuse(error) }
+                    Verified { correlation, entity, outcome: Outcome::Refuse(error), forwarded: None }
                 }
                 Request::Command { transmission, .. } => {
                     let Transmission { correlation, entity, content: command, .. } = transmission;
@@ -121,12 +146,18 @@ impl ServerSession {
                         Verdict::Execute(_) if is_too_long(&command, version) => {
                             Outcome::Refuse(SmpError::LargeMessage)
                         }
+                        Verdict::Execute(_) if let Command::RelayForward { transmission } = &command => {
+                            match self.open_forwarded(&correlation, transmission) {
+                                Ok(forwarded) => Outcome::Forwarded(forwarded),
+                                Err(error) => Outcome::Refuse(error),
+                            }
+                        }
                         Verdict::Execute(key) => {
                             let prepared = Prepared::for_command(&command, provider, entropy);
                             Outcome::Execute { command, key, prepared }
                         }
                     };
-                    Verified { correlation, entity, outcome }
+                    Verified { correlation, entity, outcome, forwarded: None }
                 }
             })
             .collect()

@@ -129,20 +129,41 @@ impl Conversation {
             });
             relay.entropy().with(|entropy| {
                 let verified = self.session.verify(chunk, entropy);
+                let mut forwarded = Vec::new();
                 relay.held().hold(Some(connection), |broker| {
                     for command in verified {
-                        broker.execute(connection, command, &opened, now, entropy);
+                        match command.into_forwarded() {
+                            Err(command) => broker.execute(connection, command, &opened, now, entropy),
+                            Ok(command) => forwarded.push(command),
+                        }
                     }
-                    if can_send {
-                        self.take_from(broker, connection);
-                    } else {
-                        self.room = broker.has_room(connection);
-                        self.ready = true;
-                    }
+                    self.after_execution(broker, connection, can_send);
                 });
+                // What proxies forward is a command inside a command: it goes the same way once more.
+                for command in &forwarded {
+                    let mut request = self.session.forwarded_request(command);
+                    relay.held().look(|broker| broker.look_up(&mut request));
+                    let Some(verified) = self.session.verify_forwarded(request, command, entropy) else {
+                        continue;
+                    };
+                    relay.held().hold(Some(connection), |broker| {
+                        broker.execute(connection, verified, command.block(), now, entropy);
+                        self.after_execution(broker, connection, can_send);
+                    });
+                }
             });
         }
         Ok(())
+    }
+
+    /// To be called with the broker held.
+    fn after_execution(&mut self, broker: &mut Broker, connection: ConnectionId, can_send: bool) {
+        if can_send {
+            self.take_from(broker, connection);
+        } else {
+            self.room = broker.has_room(connection);
+            self.ready = true;
+        }
     }
 
     /// Takes what the broker has for this connection, which counts as sent then. To be called with the broker held.

@@ -142,7 +142,20 @@ impl<'s> Relay<'s> {
                 self.broker.look_up(request);
             }
             for verified in session.verify(chunk, &mut self.entropy) {
-                self.broker.execute(self.connections[which], verified, &block, self.now, &mut self.entropy);
+                let connection = self.connections[which];
+                match verified.into_forwarded() {
+                    Err(verified) => {
+                        self.broker.execute(connection, verified, &block, self.now, &mut self.entropy);
+                    }
+                    Ok(forwarded) => {
+                        let mut request = session.forwarded_request(&forwarded);
+                        self.broker.look_up(&mut request);
+                        let verified = session.verify_forwarded(request, &forwarded, &mut self.entropy);
+                        let verified = verified.expect("one request, one verdict");
+                        let block = forwarded.block();
+                        self.broker.execute(connection, verified, block, self.now, &mut self.entropy);
+                    }
+                }
             }
         }
     }

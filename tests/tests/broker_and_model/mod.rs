@@ -471,7 +471,7 @@ impl<'s> BrokerAndModel<'s> {
 
     /// What the broker said, in the model's words.
     fn understand(&mut self, to: Connection, outgoing: Outgoing) -> Checked<Vec<Said>> {
-        let Outgoing { correlation, entity, content } = outgoing;
+        let Outgoing { correlation, entity, content, .. } = outgoing;
         let answers = correlation.as_full().map(|full| Number::from_be_bytes(full[..8].try_into().unwrap()));
         let order = answers.and_then(|number| self.orders.get(&number).copied());
         ensure(answers.is_none() || order.is_some(), || "an answer to nothing".into())?;

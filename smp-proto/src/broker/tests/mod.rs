@@ -196,7 +196,8 @@ impl Relay {
         } else {
             Outcome::Refuse(SmpError::Authorization)
         };
-        let verified = Verified { correlation: correlation.clone(), entity: entity.clone(), outcome };
+        let verified =
+            Verified { correlation: correlation.clone(), entity: entity.clone(), outcome, forwarded: None };
         self.broker.execute(from, verified, &block, self.now, &mut self.entropy);
         self.check();
         correlation
@@ -246,11 +247,9 @@ impl Relay {
                 return said;
             }
             self.check();
-            said.extend(
-                out.drain(..).map(|Outgoing { correlation, entity, content }| {
-                    (correlation, entity, simplify(content))
-                }),
-            );
+            said.extend(out.drain(..).map(|Outgoing { correlation, entity, content, .. }| {
+                (correlation, entity, simplify(content))
+            }));
             self.settle();
         }
     }

@@ -56,7 +56,12 @@ fn a_key_that_is_set_between_look_up_and_execution_refuses_the_unsigned_message(
         [(Command::SecureBySender(key(SENDER)), Some(key(SENDER))), (message(b"x", false), None)]
     {
         let outcome = Outcome::Execute { command, key: signed_with, prepared: prepared() };
-        let verified = Verified { correlation: CorrelationId::EMPTY, entity: queue.sender.clone(), outcome };
+        let verified = Verified {
+            correlation: CorrelationId::EMPTY,
+            entity: queue.sender.clone(),
+            outcome,
+            forwarded: None,
+        };
         relay.broker.execute(connection, verified, &block, relay.now, &mut relay.entropy);
     }
     assert_eq!(relay.hear(connection), [AUTH, Said::Ok]);
@@ -72,8 +77,12 @@ fn a_recipients_key_that_is_not_the_queues_is_refused_at_execution_too() {
     for signed_with in [None, Some(key(9))] {
         let outcome =
             Outcome::Execute { command: Command::Delete, key: signed_with, prepared: Prepared::default() };
-        let verified =
-            Verified { correlation: CorrelationId::EMPTY, entity: queue.recipient.clone(), outcome };
+        let verified = Verified {
+            correlation: CorrelationId::EMPTY,
+            entity: queue.recipient.clone(),
+            outcome,
+            forwarded: None,
+        };
         relay.broker.execute(connection, verified, &block, relay.now, &mut relay.entropy);
         assert_eq!(relay.hear(connection), [AUTH]);
     }
