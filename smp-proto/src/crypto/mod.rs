@@ -31,6 +31,7 @@ pub mod chain_keys;
 mod der;
 pub mod ed25519_batch;
 pub mod envelope;
+pub mod forwarding;
 pub mod ids;
 pub mod key_encapsulation;
 pub mod link_data;

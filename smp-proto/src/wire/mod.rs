@@ -10,6 +10,7 @@ pub mod base64url;
 pub mod block;
 pub mod command;
 pub mod error;
+pub mod first_step;
 pub mod hello;
 pub mod identifier;
 pub mod links;
