@@ -11,6 +11,7 @@
 //! - A client: [`client::Client`] for one connection, which correlates answers, keeps deadlines, and subscribes again after
 //!   a reconnect; [`session::client::ClientSession`] below it for those who want transmissions alone.
 //! - An agent, which connects people over many relays: [`agent::Agent`], with an event loop of its own.
+//! - A relay that holds sealed commands for other relays, and tries again: [`first_step::FirstStep`].
 //!
 //! # How every machine is driven
 //! `handle_*` and the like take input and never fail because of what a peer, a disk or a clock does; `poll_*` gives
@@ -129,6 +130,7 @@ pub mod broker;
 pub mod client;
 pub mod crypto;
 pub mod entropy;
+pub mod first_step;
 pub mod keys;
 pub mod server;
 pub mod session;

@@ -455,7 +455,8 @@ impl<'a> Forward<'a> {
 }
 
 impl FirstStepError {
-    fn read(read: &mut Reader<'_>) -> Option<Self> {
+    /// Reads it: 1 to 11 bytes.
+    pub fn read(read: &mut Reader<'_>) -> Option<Self> {
         Some(match read.byte()? {
             b'H' => Self::Held { attempts: read.u16()?, next: read.i64()? },
             b'X' => Self::Expired { last: RelayFailure::from_byte(read.byte()?)? },
@@ -475,7 +476,11 @@ impl FirstStepError {
         })
     }
 
-    fn write(self, out: &mut impl Writer) -> Result<(), Full> {
+    /// Writes it.
+    ///
+    /// # Errors
+    /// [`Full`] when it does not fit.
+    pub fn write(self, out: &mut impl Writer) -> Result<(), Full> {
         match self {
             Self::Held { attempts, next } => {
                 out.byte(b'H')?;
