@@ -18,9 +18,10 @@ use smol::channel::{self, Receiver, Sender};
 use smol::future::{FutureExt, or};
 use smp_runtime_std::relay::Relay;
 use smp_runtime_std::relay::connection::RelayConnection;
+use smp_runtime_std::storage::Workload;
 
 use crate::connection::drive;
-use crate::reactor::{Reactor, Source};
+use crate::reactor::{Reactor, Shifts, Source};
 use crate::workers::{Crew, Workers};
 
 /// How long accepting pauses when the system has no more files or memory.
@@ -77,6 +78,30 @@ impl UntilStopped {
         };
         or(stopped, task).await;
     }
+}
+
+/// Tells storage when threads work: what they want stored meanwhile is written together.
+struct ShiftsOfStorage(Workload);
+
+impl Shifts for ShiftsOfStorage {
+    fn begin(&self) {
+        self.0.begin();
+    }
+
+    fn rest(&self) {
+        self.0.rest();
+    }
+
+    fn is_awaited(&self) -> bool {
+        self.0.is_awaited()
+    }
+}
+
+/// Who is to be told when threads that serve `relay` work and when they rest: for [`Workers::start`].
+#[must_use]
+pub fn shifts(relay: &Relay) -> Option<Arc<dyn Shifts>> {
+    let workload = relay.workload()?.clone();
+    Some(Arc::new(ShiftsOfStorage(workload)))
 }
 
 impl Service {

@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 
 use smol::LocalExecutor;
 
-use crate::reactor::{Alarm, Reactor};
+use crate::reactor::{Alarm, Reactor, Shifts};
 
 /// Makes a task and spawns it; it runs on the thread where the task will live.
 type Job = Box<dyn FnOnce(&Rc<Reactor>, &LocalExecutor<'static>) + Send>;
@@ -134,15 +134,17 @@ impl Crew {
 }
 
 impl Workers {
-    /// Starts `count` threads, or as many as the machine has cores.
+    /// Starts `count` threads, or as many as the machine has cores. They say to `shifts` when they work and when they
+    /// rest.
     ///
     /// # Errors
     /// When the system gives no thread, or nothing to wait with.
-    pub fn start(count: Option<usize>) -> std::io::Result<Self> {
+    pub fn start(count: Option<usize>, shifts: Option<Arc<dyn Shifts>>) -> std::io::Result<Self> {
         let count = count
             .filter(|count| *count > 0)
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, NonZero::get));
-        let reactors = (0..count).map(|_| Reactor::new()).collect::<std::io::Result<Vec<_>>>()?;
+        let reactor = || Reactor::new().map(|reactor| reactor.with_shifts(shifts.clone()));
+        let reactors = (0..count).map(|_| reactor()).collect::<std::io::Result<Vec<_>>>()?;
         let crew = Crew(
             reactors
                 .iter()

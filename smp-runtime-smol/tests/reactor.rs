@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use smol::LocalExecutor;
 use smol::future::{or, yield_now};
-use smp_runtime_smol::reactor::{Reactor, Source};
+use smp_runtime_smol::reactor::{Reactor, Shifts, Source};
 use smp_runtime_smol::workers::Workers;
 
 fn reactor() -> Rc<Reactor> {
@@ -393,7 +393,7 @@ fn whoever_does_not_want_to_read_is_not_woken_by_each_arrival() {
 
 #[test]
 fn tasks_are_spread_over_threads_and_stay_there() {
-    let workers = Workers::start(Some(3)).expect("there are threads");
+    let workers = Workers::start(Some(3), None).expect("there are threads");
     let (sender, receiver) = mpsc::channel();
     for _ in 0..30 {
         let sender = sender.clone();
@@ -424,7 +424,7 @@ fn stopping_drops_what_is_not_finished_and_what_was_never_begun() {
             let _ = self.0.send(());
         }
     }
-    let workers = Workers::start(Some(2)).expect("there are threads");
+    let workers = Workers::start(Some(2), None).expect("there are threads");
     let crew = workers.crew().clone();
     let (sender, receiver) = mpsc::channel();
     for _ in 0..100 {
@@ -446,7 +446,7 @@ fn stopping_drops_what_is_not_finished_and_what_was_never_begun() {
 
 #[test]
 fn a_waker_that_is_dropped_elsewhere_drops_no_task_there() {
-    let workers = Workers::start(Some(1)).expect("there are threads");
+    let workers = Workers::start(Some(1), None).expect("there are threads");
     let (sender, receiver) = mpsc::channel();
     let (done, finished) = mpsc::channel();
     workers.crew().spawn(move |_| {
@@ -484,4 +484,49 @@ fn a_future_that_is_ready_needs_no_wait() {
     });
     reactor.block_on(pin!(future)).expect("it waits");
     assert_eq!(rounds, 1000);
+}
+
+/// Counts threads that work, and how often one of them rested.
+#[derive(Default)]
+struct Book {
+    working: AtomicUsize,
+    rests: AtomicUsize,
+}
+
+impl Shifts for Book {
+    fn begin(&self) {
+        self.working.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn rest(&self) {
+        assert_ne!(self.working.fetch_sub(1, Ordering::SeqCst), 0, "who rests has worked");
+        self.rests.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn is_awaited(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_thread_says_when_it_works_and_when_it_rests() {
+    let book = Arc::new(Book::default());
+    let reactor = Reactor::new().expect("the system has poll objects").with_shifts(Some(book.clone()));
+    let reactor = Rc::new(reactor);
+    assert_eq!(book.working.load(Ordering::SeqCst), 0);
+    let timer = reactor.timer();
+    reactor
+        .block_on(async {
+            assert_eq!(book.working.load(Ordering::SeqCst), 1);
+            // To let others run is no rest.
+            for _ in 0..100 {
+                yield_now().await;
+            }
+            assert_eq!(book.rests.load(Ordering::SeqCst), 0);
+            timer.at(Instant::now() + Duration::from_millis(5)).await;
+            assert_eq!(book.working.load(Ordering::SeqCst), 1);
+            assert_ne!(book.rests.load(Ordering::SeqCst), 0);
+        })
+        .expect("it waits");
+    assert_eq!(book.working.load(Ordering::SeqCst), 0);
 }

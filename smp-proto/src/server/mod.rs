@@ -32,8 +32,8 @@ use crate::broker::{
 use crate::entropy::Entropy;
 use crate::session::identity::SigningFailed;
 use crate::session::outgoing::Outgoing;
-use crate::session::server::{Received, ServerSession, ServerSessionConfig};
-use crate::session::{CloseReason, Misuse, OpenedBlock, SessionError, TransportFacts};
+use crate::session::server::{Received, RequestChunk, ServerSession, ServerSessionConfig};
+use crate::session::{CloseReason, Misuse, OpenedBlock, SessionError, TransportFacts, VerifiedChunk};
 use crate::time::{Duration, Instant, Now};
 use crate::wire::error::Blocked;
 use crate::wire::version::Version;
@@ -280,11 +280,13 @@ impl Server {
         let Some(peer) = self.peers.get_mut(id.slot()).and_then(Option::as_mut) else { return };
         let mut requests = peer.session.parse(block);
         // Chunk by chunk: what one chunk changes (a queue is secured), the next one sees.
-        while let Some(mut chunk) = requests.next_chunk() {
+        let (mut chunk, mut verified) = (RequestChunk::new(), VerifiedChunk::new());
+        while requests.next_chunk_into(&mut chunk) {
             for request in &mut chunk {
                 self.broker.look_up(request);
             }
-            for verified in peer.session.verify(chunk, entropy) {
+            peer.session.verify_into(&mut chunk, entropy, &mut verified);
+            for verified in verified.drain(..) {
                 match verified.into_forwarded() {
                     Err(verified) => self.broker.execute(id, verified, block, now, entropy),
                     Ok(forwarded) => {

@@ -479,13 +479,20 @@ impl<'b> Requests<'b> {
     /// The next requests, at most [`CHUNK_LENGTH`]; `None` at the end.
     pub fn next_chunk(&mut self) -> Option<RequestChunk<'b>> {
         let mut chunk = RequestChunk::new();
+        self.next_chunk_into(&mut chunk).then_some(chunk)
+    }
+
+    /// The next requests, in the place of those that were in `chunk`; false at the end. A chunk has room for many
+    /// requests, and moving one moves all of the room: where it matters, it stays in its place.
+    pub fn next_chunk_into(&mut self, chunk: &mut RequestChunk<'b>) -> bool {
+        chunk.clear();
         while !chunk.is_full() {
             let Some(request) = self.next() else { break };
             if chunk.push(request).is_err() {
                 break;
             }
         }
-        (!chunk.is_empty()).then_some(chunk)
+        !chunk.is_empty()
     }
 }
 

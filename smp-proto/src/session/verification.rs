@@ -91,11 +91,24 @@ impl ServerSession {
     /// relay's keys for those that create something.
     pub fn verify<'b>(
         &mut self,
-        requests: RequestChunk<'b>,
+        mut requests: RequestChunk<'b>,
         entropy: &mut (impl Entropy + ?Sized),
     ) -> VerifiedChunk<'b> {
+        let mut verified = VerifiedChunk::new();
+        self.verify_into(&mut requests, entropy, &mut verified);
+        verified
+    }
+
+    /// The same without moving the chunks: takes the requests out, and puts what came of them in the place of what was
+    /// in `verified`.
+    pub fn verify_into<'b>(
+        &mut self,
+        requests: &mut RequestChunk<'b>,
+        entropy: &mut (impl Entropy + ?Sized),
+        verified: &mut VerifiedChunk<'b>,
+    ) {
         let version = self.version().unwrap_or(Version::OLDEST);
-        self.verify_at(version, false, requests, entropy)
+        self.verify_at(version, false, requests, entropy, verified);
     }
 
     /// Verifies a command that came through a proxy, and sees to it that its answer goes back the same way.
@@ -107,7 +120,8 @@ impl ServerSession {
     ) -> Option<Verified<'f>> {
         let mut requests = RequestChunk::new();
         requests.push(request).ok()?;
-        let mut verified = self.verify_at(forwarded.version(), true, requests, entropy);
+        let mut verified = VerifiedChunk::new();
+        self.verify_at(forwarded.version(), true, &mut requests, entropy, &mut verified);
         verified.pop().map(|verified| through_proxy(verified, forwarded))
     }
 
@@ -115,9 +129,11 @@ impl ServerSession {
         &mut self,
         version: Version,
         is_forwarded: bool,
-        requests: RequestChunk<'b>,
+        requests: &mut RequestChunk<'b>,
         entropy: &mut (impl Entropy + ?Sized),
-    ) -> VerifiedChunk<'b> {
+        verified: &mut VerifiedChunk<'b>,
+    ) {
+        verified.clear();
         let mut verifier = Verifier {
             provider: self.config.provider,
             session: self.facts.session_id.prefixed(),
@@ -129,18 +145,17 @@ impl ServerSession {
                 _ => None,
             },
         };
-        let mut verdicts = verifier.judge(&requests).into_iter();
+        let mut verdicts = verifier.judge(requests);
+        let mut verdicts = verdicts.drain(..);
         let provider = self.config.provider;
-        requests
-            .into_iter()
-            .map(|request| match request {
+        for request in requests.drain(..) {
+            let verdict = verdicts.next().unwrap_or(Verdict::Refuse(SmpError::Internal));
+            let one = match request {
                 Request::Malformed { correlation, entity, error } => {
-                    verdicts.next();
                     Verified { correlation, entity, outcome: Outcome::Refuse(error), forwarded: None }
                 }
                 Request::Command { transmission, .. } => {
                     let Transmission { correlation, entity, content: command, .. } = transmission;
-                    let verdict = verdicts.next().unwrap_or(Verdict::Refuse(SmpError::Internal));
                     let outcome = match verdict {
                         Verdict::Refuse(error) => Outcome::Refuse(error),
                         Verdict::Execute(_) if is_too_long(&command, version) => {
@@ -159,8 +174,11 @@ impl ServerSession {
                     };
                     Verified { correlation, entity, outcome, forwarded: None }
                 }
-            })
-            .collect()
+            };
+            // Both chunks have the same room.
+            let pushed = verified.push(one);
+            debug_assert!(pushed.is_ok());
+        }
     }
 }
 

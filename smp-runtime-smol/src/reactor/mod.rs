@@ -48,11 +48,22 @@ const ALARM: Token = Token(usize::MAX);
 /// (`WouldBlock`) makes it tell of the next change.
 const SHORT_MEANS_ALL: bool = cfg!(unix);
 
+/// Hears when a thread works and when it rests. Called on that thread, around each sleep: it must be quick.
+pub trait Shifts: Send + Sync {
+    /// The thread begins to work.
+    fn begin(&self);
+    /// The thread has nothing to do.
+    fn rest(&self);
+    /// Whether somebody waits for the rest. Then the thread makes sure that it has nothing to do before it says so.
+    fn is_awaited(&self) -> bool;
+}
+
 /// What one thread waits for. See the module.
 pub struct Reactor {
     system: RefCell<System>,
     entries: RefCell<Entries>,
     alarm: Arc<Alarm>,
+    shifts: Option<Arc<dyn Shifts>>,
 }
 
 struct System {
@@ -160,7 +171,13 @@ impl Reactor {
         let poll = mio::Poll::new()?;
         let alarm = Arc::new(Alarm::new(poll.registry(), ALARM)?);
         let system = System { poll, events: Events::with_capacity(EVENTS), woken: Vec::new() };
-        Ok(Self { system: RefCell::new(system), entries: RefCell::default(), alarm })
+        Ok(Self { system: RefCell::new(system), entries: RefCell::default(), alarm, shifts: None })
+    }
+
+    /// Says to `shifts` when the thread works and when it rests.
+    #[must_use]
+    pub fn with_shifts(self, shifts: Option<Arc<dyn Shifts>>) -> Self {
+        Self { shifts, ..self }
     }
 
     /// What wakes the thread.
@@ -214,6 +231,7 @@ impl Reactor {
         let waker = Waker::from(Arc::clone(&self.alarm));
         let mut context = Context::from_waker(&waker);
         let mut future = pin!(future);
+        let _working = self.shifts.as_deref().map(Working::begin);
         loop {
             self.alarm.silence();
             if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
@@ -229,7 +247,7 @@ impl Reactor {
         let mut woken = {
             let mut guard = self.system.borrow_mut();
             let System { poll, events, woken } = &mut *guard;
-            let result = poll.poll(events, timeout);
+            let result = self.sleep(poll, events, timeout);
             self.alarm.slept();
             match result {
                 Err(error) if error.kind() == ErrorKind::Interrupted => events.clear(),
@@ -244,9 +262,41 @@ impl Reactor {
         Ok(())
     }
 
+    fn sleep(&self, poll: &mut mio::Poll, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+        let Some(shifts) = self.shifts.as_deref().filter(|_| timeout != Some(Duration::ZERO)) else {
+            return poll.poll(events, timeout);
+        };
+        if shifts.is_awaited() {
+            poll.poll(events, Some(Duration::ZERO))?;
+            if !events.is_empty() {
+                return Ok(());
+            }
+        }
+        shifts.rest();
+        let result = poll.poll(events, timeout);
+        shifts.begin();
+        result
+    }
+
     fn until_deadline(&self) -> Option<Duration> {
         let next = self.entries.borrow().deadlines.next()?;
         Some(next.saturating_duration_since(Instant::now()))
+    }
+}
+
+/// Says that a thread works, until it is dropped.
+struct Working<'s>(&'s dyn Shifts);
+
+impl<'s> Working<'s> {
+    fn begin(shifts: &'s dyn Shifts) -> Self {
+        shifts.begin();
+        Self(shifts)
+    }
+}
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        self.0.rest();
     }
 }
 

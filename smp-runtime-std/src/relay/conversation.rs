@@ -10,8 +10,8 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use smp_proto::broker::{Broker, ConnectionId};
 use smp_proto::session::outgoing::Outgoing;
-use smp_proto::session::server::{Received, ServerSession};
-use smp_proto::session::{SessionError, SessionId, TransportFacts};
+use smp_proto::session::server::{Received, RequestChunk, ServerSession};
+use smp_proto::session::{SessionError, SessionId, TransportFacts, VerifiedChunk};
 
 use super::Relay;
 use super::connection::End;
@@ -115,23 +115,20 @@ impl Conversation {
             Ok(Received::Commands(opened)) => opened,
             Ok(Received::Established(_) | Received::Service(_)) | Err(_) => return Err(End::Protocol),
         };
-        // The session is needed for verification while its requests are read: they borrow from the block alone.
-        let mut chunks = Vec::new();
+        // Chunk by chunk: what one changes (a queue is secured), the next one sees.
         let mut requests = self.session.parse(&opened);
-        while let Some(chunk) = requests.next_chunk() {
-            chunks.push(chunk);
-        }
-        for mut chunk in chunks {
+        let (mut chunk, mut verified) = (RequestChunk::new(), VerifiedChunk::new());
+        while requests.next_chunk_into(&mut chunk) {
             relay.held().look(|broker| {
                 for request in &mut chunk {
                     broker.look_up(request);
                 }
             });
             relay.entropy().with(|entropy| {
-                let verified = self.session.verify(chunk, entropy);
+                self.session.verify_into(&mut chunk, entropy, &mut verified);
                 let mut forwarded = Vec::new();
                 relay.held().hold(Some(connection), |broker| {
-                    for command in verified {
+                    for command in verified.drain(..) {
                         match command.into_forwarded() {
                             Err(command) => broker.execute(connection, command, &opened, now, entropy),
                             Ok(command) => forwarded.push(command),

@@ -38,7 +38,7 @@ use self::held::Held;
 pub use self::setup::{Completions, RelayBuilder, SetupError};
 use self::wakeup::Events;
 use crate::configuration::ServiceLimits;
-use crate::storage::StorageThread;
+use crate::storage::{StorageThread, Workload};
 use crate::tls::ServerTls;
 
 /// A relay. Runtimes share it in an [`Arc`].
@@ -105,6 +105,13 @@ impl Relay {
     pub fn handle_timeout(&self) {
         let now = self.clock.now();
         self.held.hold(None, |broker| broker.handle_timeout(now));
+    }
+
+    /// Where the threads that drive connections say when they work and when they rest, so that what they want stored is
+    /// written together; `None` when storage does not care.
+    #[must_use]
+    pub fn workload(&self) -> Option<&Workload> {
+        self.storage.as_ref().map(StorageThread::workload)
     }
 
     /// Stops to read from connections, and admits none any more. What was read is worked on and answered.

@@ -45,7 +45,7 @@ pub use self::embedded::Embedded;
 pub(crate) use self::embedded::guarded;
 pub use self::error::StorageError;
 pub use self::memory::Memory;
-pub use self::thread::{StorageQueue, StorageReport, StorageThread};
+pub use self::thread::{StorageQueue, StorageReport, StorageThread, Workload};
 
 /// When a write counts as complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

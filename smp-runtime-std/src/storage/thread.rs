@@ -3,11 +3,14 @@
 //! Actions come in through a [`StorageQueue`], which only appends to a list; how many there can be is bounded by the
 //! broker's limits. The thread takes the whole list, serves its reads, commits its writes as one group, and hands over
 //! the completions of each in one call. So while one commit is being written, the next group gathers: the more there is
-//! to do, the less a message costs.
+//! to do, the less a message costs. A runtime that says when its threads work and when they rest ([`Workload`]) makes
+//! that true also where the disk is fast: while one of them works there is more to come, and the thread lets it gather
+//! for a short time. When all rest, it never waits.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -29,12 +32,21 @@ pub enum StorageReport<'a> {
 struct Waiting {
     actions: Vec<(ActionId, StorageAction)>,
     closed: bool,
+    /// Whether the thread sleeps: to wake it is a call to the system, which is made only then.
+    asleep: bool,
 }
+
+/// How long actions may gather while threads work: about as long as a commit takes.
+const GATHERING: Duration = Duration::from_millis(2);
 
 #[derive(Default)]
 struct Shared {
     waiting: Mutex<Waiting>,
     changed: Condvar,
+    /// Threads that work now, as far as they say so.
+    working: AtomicUsize,
+    /// Whether the thread waits for them to rest.
+    gathering: AtomicBool,
 }
 
 impl Shared {
@@ -55,14 +67,53 @@ impl StorageQueue {
         if actions.is_empty() {
             return;
         }
-        self.shared.lock().actions.append(actions);
-        self.shared.changed.notify_one();
+        let mut waiting = self.shared.lock();
+        waiting.actions.append(actions);
+        let asleep = std::mem::take(&mut waiting.asleep);
+        drop(waiting);
+        if asleep {
+            self.shared.changed.notify_one();
+        }
     }
 }
 
 impl crate::relay::ActionQueue for StorageQueue {
     fn submit(&self, actions: &mut Vec<(ActionId, StorageAction)>) {
         Self::submit(self, actions);
+    }
+}
+
+/// Where the threads of a runtime say whether there is more to come from them.
+#[derive(Clone)]
+pub struct Workload {
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Workload {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Workload").finish_non_exhaustive()
+    }
+}
+
+impl Workload {
+    /// A thread begins to work.
+    pub fn begin(&self) {
+        self.shared.working.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A thread that has begun rests: everything that it had to submit is submitted.
+    pub fn rest(&self) {
+        if self.shared.working.fetch_sub(1, Ordering::SeqCst) == 1 && self.is_awaited() {
+            // With the lock, so that it is not between its look at us and its sleep.
+            drop(self.shared.lock());
+            self.shared.changed.notify_one();
+        }
+    }
+
+    /// Whether the storage thread waits for the threads to rest.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        self.shared.gathering.load(Ordering::SeqCst)
     }
 }
 
@@ -83,6 +134,7 @@ impl std::fmt::Debug for StorageQueue {
 #[derive(Debug)]
 pub struct StorageThread {
     handle: JoinHandle<()>,
+    workload: Workload,
 }
 
 impl StorageThread {
@@ -96,19 +148,37 @@ impl StorageThread {
         complete: impl FnMut(Vec<Completion>) + Send + 'static,
         report: impl FnMut(StorageReport<'_>) + Send + 'static,
     ) -> io::Result<(StorageQueue, Self)> {
+        Self::start_gathering(engine, durability, GATHERING, complete, report)
+    }
+
+    fn start_gathering(
+        engine: impl Engine,
+        durability: Durability,
+        gathering: Duration,
+        complete: impl FnMut(Vec<Completion>) + Send + 'static,
+        report: impl FnMut(StorageReport<'_>) + Send + 'static,
+    ) -> io::Result<(StorageQueue, Self)> {
         let shared = Arc::new(Shared::default());
         let queue = StorageQueue { shared: Arc::clone(&shared) };
+        let workload = Workload { shared: Arc::clone(&shared) };
         let mut worker = Worker {
             engine: Box::new(engine),
             durability,
             complete: Box::new(complete),
             report: Box::new(report),
+            gathering,
             failing: false,
             not_durable_since: None,
         };
         let handle =
             std::thread::Builder::new().name("smp-storage".to_owned()).spawn(move || worker.run(&shared))?;
-        Ok((queue, Self { handle }))
+        Ok((queue, Self { handle, workload }))
+    }
+
+    /// Where threads that submit say that they work.
+    #[must_use]
+    pub fn workload(&self) -> &Workload {
+        &self.workload
     }
 
     /// Waits until everything that was submitted is done. The queue must have been dropped.
@@ -125,6 +195,8 @@ struct Worker {
     durability: Durability,
     complete: Box<dyn FnMut(Vec<Completion>) + Send>,
     report: Box<dyn FnMut(StorageReport<'_>) + Send>,
+    /// How long actions may gather while threads work.
+    gathering: Duration,
     failing: bool,
     /// Since when there are completed writes that are not on disk.
     not_durable_since: Option<Instant>,
@@ -134,8 +206,13 @@ impl Worker {
     fn run(&mut self, shared: &Shared) {
         let mut actions = Vec::new();
         loop {
-            let closed = self.wait(shared, &mut actions);
+            let mut closed = self.wait(shared, &mut actions);
             self.read(&actions);
+            if !closed && actions.iter().any(|(_, action)| is_write(action)) {
+                let first = actions.len();
+                closed = self.gather(shared, &mut actions);
+                self.read(actions.get(first..).unwrap_or_default());
+            }
             self.write(&actions);
             actions.clear();
             self.make_durable(closed);
@@ -150,6 +227,7 @@ impl Worker {
     fn wait(&self, shared: &Shared, actions: &mut Vec<(ActionId, StorageAction)>) -> bool {
         let mut waiting = shared.lock();
         while waiting.actions.is_empty() && !waiting.closed {
+            waiting.asleep = true;
             waiting = match self.until_durable() {
                 None => shared.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner),
                 Some(Duration::ZERO) => break,
@@ -158,7 +236,27 @@ impl Worker {
                 }
             };
         }
+        waiting.asleep = false;
         std::mem::swap(&mut waiting.actions, actions);
+        waiting.closed
+    }
+
+    /// Waits until all threads rest, or for a while, and takes what they have added. Returns whether it is the end.
+    fn gather(&self, shared: &Shared, actions: &mut Vec<(ActionId, StorageAction)>) -> bool {
+        let all_rest = || shared.working.load(Ordering::SeqCst) == 0;
+        let mut waiting = shared.lock();
+        // Said before the look at who works: whoever rests after that look sees it.
+        shared.gathering.store(true, Ordering::SeqCst);
+        let until = Instant::now() + self.gathering;
+        while !waiting.closed && !all_rest() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            waiting = shared.changed.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        shared.gathering.store(false, Ordering::SeqCst);
+        actions.append(&mut waiting.actions);
         waiting.closed
     }
 
@@ -272,4 +370,109 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, StorageError>) -> Result<T, Stora
 
 const fn is_write(action: &StorageAction) -> bool {
     !action.is_read()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, channel};
+
+    use smp_proto::broker::storage::{MessageKind, MessageMark, QueueNumber, Sequence};
+    use smp_proto::time::UnixTime;
+
+    use super::*;
+    use crate::storage::Memory;
+
+    /// Longer than any test runs: only resting ends it.
+    const FOREVER: Duration = Duration::from_secs(3600);
+
+    fn write(number: u64) -> (ActionId, StorageAction) {
+        let mark = MessageMark { timestamp: UnixTime(0), kind: MessageKind::Ordinary };
+        let action = StorageAction::DeleteMessage { queue: QueueNumber(1), sequence: Sequence(number), mark };
+        (ActionId(number), action)
+    }
+
+    fn start(gathering: Duration) -> (StorageQueue, StorageThread, Receiver<Vec<Completion>>) {
+        let (sender, groups) = channel();
+        let complete = move |group| drop(sender.send(group));
+        let (queue, thread) = StorageThread::start_gathering(
+            Memory::default(),
+            Durability::Commit,
+            gathering,
+            complete,
+            |_| (),
+        )
+        .expect("there are threads");
+        (queue, thread, groups)
+    }
+
+    fn wait_until_awaited(workload: &Workload) {
+        while !workload.is_awaited() {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn actions_gather_until_the_last_thread_rests() {
+        let (queue, thread, groups) = start(FOREVER);
+        let workload = thread.workload().clone();
+        for round in 0..200 {
+            workload.begin();
+            workload.begin();
+            queue.submit(&mut vec![write(1)]);
+            wait_until_awaited(&workload);
+            queue.submit(&mut vec![write(2), write(3)]);
+            workload.rest();
+            assert!(workload.is_awaited(), "one still works");
+            queue.submit(&mut vec![write(4)]);
+            workload.rest();
+            assert_eq!(groups.recv().map(|group| group.len()), Ok(4), "round {round}");
+        }
+        drop(queue);
+        thread.join().expect("it ends");
+    }
+
+    #[test]
+    fn nothing_waits_while_all_rest_and_nothing_waits_for_ever() {
+        let (queue, thread, groups) = start(FOREVER);
+        queue.submit(&mut vec![write(1)]);
+        assert_eq!(groups.recv().map(|group| group.len()), Ok(1));
+        drop(queue);
+        thread.join().expect("it ends");
+        let (queue, thread, groups) = start(Duration::from_millis(1));
+        thread.workload().begin();
+        queue.submit(&mut vec![write(1)]);
+        assert_eq!(groups.recv().map(|group| group.len()), Ok(1));
+        drop(queue);
+        thread.join().expect("it ends");
+    }
+
+    #[test]
+    fn the_end_does_not_wait_for_who_works() {
+        let (queue, thread, groups) = start(FOREVER);
+        let workload = thread.workload().clone();
+        workload.begin();
+        queue.submit(&mut vec![write(1)]);
+        wait_until_awaited(&workload);
+        drop(queue);
+        thread.join().expect("it ends");
+        assert_eq!(groups.iter().map(|group| group.len()).sum::<usize>(), 1);
+    }
+
+    #[test]
+    fn no_rest_is_missed() {
+        let (queue, thread, groups) = start(FOREVER);
+        let workload = thread.workload().clone();
+        // A thread that rests at every moment of the storage thread's look at it. A missed one is a test that never ends.
+        for number in 0..20_000 {
+            workload.begin();
+            queue.submit(&mut vec![write(number)]);
+            for _ in 0..number % 64 {
+                std::hint::spin_loop();
+            }
+            workload.rest();
+            assert_eq!(groups.recv().map(|group| group.len()), Ok(1));
+        }
+        drop(queue);
+        thread.join().expect("it ends");
+    }
 }

@@ -70,7 +70,7 @@ impl RelayUnderTest {
         let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
         match runtime {
             Runtime::Smol => {
-                let workers = Workers::start(Some(2)).unwrap();
+                let workers = Workers::start(Some(2), None).unwrap();
                 let listener = TcpListener::bind(loopback).unwrap();
                 listener.set_nonblocking(true).unwrap();
                 let service = Service::start(relay, vec![listener], &workers).unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use smp_runtime_smol::files::room_for_connections;
 use smp_runtime_smol::listener::listen;
-use smp_runtime_smol::service::Service;
+use smp_runtime_smol::service::{Service, shifts};
 use smp_runtime_smol::signals::StopSignals;
 use smp_runtime_smol::workers::Workers;
 use smp_runtime_std::configuration::Configuration;
@@ -58,7 +58,7 @@ pub(crate) fn start(folder: &DataFolder, report: Report) -> Result<(), Failure> 
     )?);
     progress.finish_and_clear();
 
-    let workers = Workers::start(configuration.threads)?;
+    let workers = Workers::start(configuration.threads, shifts(&relay))?;
     let service = Service::start(Arc::clone(&relay), listeners, &workers)?;
     let addresses: Vec<String> = service.addresses().iter().map(ToString::to_string).collect();
     let mut ports: Vec<u16> = service.addresses().iter().map(std::net::SocketAddr::port).collect();
