@@ -4,5 +4,6 @@
 pub mod actors;
 pub mod dice;
 pub mod ledger;
+pub mod network;
 pub mod options;
 pub mod world;

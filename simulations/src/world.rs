@@ -114,7 +114,7 @@ pub struct World {
     outcome: Outcome,
 }
 
-fn identity() -> ServerIdentity {
+pub(crate) fn identity() -> ServerIdentity {
     let chain = vec![
         include_bytes!("../fixtures/leaf.der").to_vec(),
         include_bytes!("../fixtures/identity.der").to_vec(),

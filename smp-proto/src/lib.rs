@@ -115,8 +115,8 @@
 //!
 //! # Rooms
 //! Each uses only those above it: [`time`] and [`entropy`] (given, never taken), [`keys`], [`wire`] (bytes and types),
-//! [`crypto`], [`session`] (one connection), [`broker`] (what a relay decides), [`server`] (broker and sessions behind one
-//! facade), [`client`] (one connection to one relay), [`agent`] (connections between people, over many relays).
+//! [`crypto`], [`session`] (one connection), [`broker`] (what a relay decides), [`proxy`] (a relay as a client of other relays),
+//! [`server`] (broker, proxy and sessions behind one facade), [`client`] (one connection to one relay), [`agent`] (connections between people, over many relays).
 //! [`storage_model`] carries out storage actions in memory, for tests and simulations.
 //!
 //! # Secrets
@@ -132,6 +132,7 @@ pub mod crypto;
 pub mod entropy;
 pub mod first_step;
 pub mod keys;
+pub mod proxy;
 pub mod server;
 pub mod session;
 pub mod storage_model;

@@ -479,7 +479,8 @@ pub(super) const fn is_permanent(failure: &CommandFailure) -> bool {
                 | SmpError::Service
                 | SmpError::Expired
         ),
-        CommandFailure::TooLarge | CommandFailure::NoRelayKey => true,
+        CommandFailure::TooLarge | CommandFailure::NoRelayKey | CommandFailure::NotTheRelay(_) => true,
+        CommandFailure::NotForwarded(_) => false,
         CommandFailure::NotSent | CommandFailure::OutcomeUnknown | CommandFailure::Unexpected => false,
     }
 }

@@ -11,7 +11,7 @@ use crate::time::Duration;
 pub struct BrokerConfig {
     /// Whether `NEW` is answered at all (`[AUTH] new_queues`).
     pub new_queues: bool,
-    /// The password that `NEW` must carry (`[AUTH] create_password`); `None` = no password is asked for.
+    /// The password that `NEW` and `PRXY` must carry (`[AUTH] create_password`); `None` = no password is asked for.
     pub create_password: Option<Zeroizing<Vec<u8>>>,
     /// How many messages a queue holds before senders get `ERR QUOTA`. Deployed relays: 128.
     pub message_quota: u16,
@@ -28,6 +28,9 @@ pub struct BrokerConfig {
     /// After how long a blob that its owner does not write again is deleted, counted from the day of the last `WRT`;
     /// `None` = never.
     pub blob_time_to_live: Option<Duration>,
+    /// How many commands (`PRXY`, `PFWD`) of one connection the proxy has at once, further ones wait; 0 = this relay is no
+    /// proxy. Deployed relays: 32 (`client_concurrency`).
+    pub proxied_at_once: u16,
     /// Bounds of everything that grows.
     pub limits: Limits,
 }
@@ -85,6 +88,7 @@ impl Default for BrokerConfig {
             notification_delay: Duration::from_millis(1500),
             unsecured_time_to_live: None,
             blob_time_to_live: None,
+            proxied_at_once: 0,
             limits: Limits::default(),
         }
     }

@@ -5,6 +5,7 @@ use alloc::collections::{BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use super::proxying::Proxied;
 use super::queues::QueueRef;
 use super::record::ServiceNumber;
 use crate::session::forwarded::Envelope;
@@ -65,6 +66,8 @@ pub(super) struct Connection {
     pub(super) subscribed: BTreeSet<u32>,
     pub(super) getting: BTreeSet<u32>,
     pub(super) notified: BTreeSet<u32>,
+    /// What it wants of the proxy.
+    pub(super) proxied: Proxied,
     /// The service that the client is.
     pub(super) service: Option<ServiceNumber>,
     /// Queues with news for this notifier, and when they are sent.

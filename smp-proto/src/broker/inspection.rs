@@ -90,6 +90,7 @@ impl Broker {
         for (id, connection) in self.connections.all() {
             digest_id(id, &mut digest);
             digest.update(connection.owed.to_be_bytes());
+            digest.update((connection.proxied.unanswered() as u64).to_be_bytes());
             digest.update(connection.bodies.to_be_bytes());
             digest.update((connection.queued.len() as u64).to_be_bytes());
             digest.update((connection.news.len() as u64).to_be_bytes());
@@ -270,7 +271,7 @@ impl Broker {
         }
         let takes =
             connection.queued.iter().filter(|queued| !matches!(queued, Queued::Subscription(_))).count();
-        let owed = u64::from(expected.owed) + takes as u64;
+        let owed = u64::from(expected.owed) + takes as u64 + connection.proxied.unanswered() as u64;
         ensure(u64::from(connection.owed) == owed, "what a connection is owed is counted wrongly")?;
         let bodies = u64::from(expected.bodies) + connection.bodies_to_be_said() as u64;
         ensure(u64::from(connection.bodies) == bodies, "message bodies are counted wrongly")?;

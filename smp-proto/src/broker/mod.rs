@@ -11,7 +11,10 @@
 //!
 //! Persist, then speak: an answer that implies durability is withheld until its storage action has completed.
 //!
-//! Commands that this relay does not offer (proxy, services that receive messages) parse at any version; they are
+//! What a client wants forwarded is handed to the [`proxy`](crate::proxy) ([`Broker::poll_proxy_request`]), whose answers come
+//! back ([`Broker::answer_proxied`]).
+//!
+//! Commands that this relay does not offer (services that receive messages, proxy when it is off) parse at any version; they are
 //! answered `CMD PROHIBITED`, and only when they verify: unknown and forbidden stay the same.
 
 mod actions;
@@ -26,6 +29,7 @@ mod expiry;
 mod identifiers;
 mod inspection;
 mod notifications;
+mod proxying;
 mod queues;
 pub mod record;
 mod recovery;
@@ -49,6 +53,7 @@ pub use self::connections::{COMMANDS_IN_A_BLOCK, ConnectionId};
 use self::expiry::{Calendar, ExpiryClock};
 use self::identifiers::HashKey;
 pub use self::inspection::{Inconsistency, Statistics};
+pub use self::proxying::{Asked, ProxyAnswer, ProxyRequest, ProxyTicket};
 use self::queues::{Acknowledgement, Health, Queue, QueueRef, Queues};
 use self::record::RecipientKeys;
 use self::services::Services;
@@ -73,6 +78,8 @@ pub struct Broker {
     services: Services,
     blobs: Blobs,
     actions: Actions,
+    /// What clients want of the proxy.
+    proxy_requests: VecDeque<ProxyRequest>,
     next_number: u64,
     /// Queues with messages.
     calendar: Calendar,
@@ -144,6 +151,7 @@ impl Broker {
             services: Services::default(),
             blobs: Blobs::default(),
             actions: Actions::default(),
+            proxy_requests: VecDeque::new(),
             next_number: 1,
             news_at: BTreeSet::new(),
             restore_at: BTreeSet::new(),
@@ -254,9 +262,10 @@ impl Broker {
     /// Whether the answers to one more block fit. While they do not, the driver reads nothing more from the connection.
     #[must_use]
     pub fn has_room(&self, connection: ConnectionId) -> bool {
-        self.connections
-            .get(connection)
-            .is_some_and(|connection| connection.has_room(self.config.limits.commands_in_flight))
+        self.connections.get(connection).is_some_and(|connection| {
+            connection.has_room(self.config.limits.commands_in_flight)
+                && connection.proxied.has_room(self.config.proxied_at_once)
+        })
     }
 
     /// To how many queues, of either kind, the connection is subscribed: one without any may be inactive.

@@ -9,14 +9,16 @@ use bytes::Bytes;
 use super::command::{CommandBody, OwnedLinkData};
 use super::event::{CommandFailure, CommandId, Event, Reply, is_final};
 use super::machine::{Client, Origin, Pending, Subscription};
-use crate::crypto::blob;
+use super::proxied::{self, ProxiedRelay, Through};
+use crate::crypto::{BoxKey, blob};
 use crate::keys::X25519Public;
 use crate::session::OpenedBlock;
+use crate::time::Now;
 use crate::wire::EntityId;
 use crate::wire::command::SubscriptionMode;
 use crate::wire::identifier::Identifier;
 use crate::wire::response::Response;
-use crate::wire::transmission::{Malformed, Transmission};
+use crate::wire::transmission::{Batch, Malformed, Transmission};
 
 impl Client {
     /// One transmission of the relay.
@@ -25,6 +27,7 @@ impl Client {
         response: Result<Transmission<'_, Response<'_>>, Malformed>,
         block: &OpenedBlock,
         relay_key: Option<&X25519Public>,
+        now: Now,
     ) {
         match response {
             Err(malformed) => match self.command_of(&malformed.correlation) {
@@ -32,7 +35,7 @@ impl Client {
                 None => self.push(Event::Unexpected),
             },
             Ok(Transmission { correlation, entity, content, .. }) => match self.command_of(&correlation) {
-                Some(id) => self.answer_command(id, &correlation, &entity, content, block, relay_key),
+                Some(id) => self.answer_command(id, &correlation, &entity, content, (block, relay_key), now),
                 None => self.answer_nobody(entity, content, block),
             },
         }
@@ -49,8 +52,8 @@ impl Client {
         correlation: &Identifier,
         entity: &EntityId,
         content: Response<'_>,
-        block: &OpenedBlock,
-        relay_key: Option<&X25519Public>,
+        (block, relay_key): (&OpenedBlock, Option<&X25519Public>),
+        now: Now,
     ) {
         let Some(pending) = self.commands.get(&id) else { return };
         // Errors about the transmission itself name no entity (WIRE-FACTS 4.7).
@@ -58,8 +61,41 @@ impl Client {
             pending.command.entity == *entity || (matches!(content, Response::Error(_)) && entity.is_empty());
         let result = match content {
             _ if !fits => Err(CommandFailure::Unexpected),
+            content => match (&pending.command.body, content) {
+                (CommandBody::ProxyConnect { .. } | CommandBody::Forward(_), Response::Error(error)) => {
+                    Err(CommandFailure::NotForwarded(error))
+                }
+                (
+                    CommandBody::ProxyConnect { relay, .. },
+                    Response::ProxySession { session, versions, chain, key },
+                ) => {
+                    let config = &self.config.session;
+                    let shown = (&session, versions, chain, key);
+                    ProxiedRelay::check(config.provider, relay, shown, config.versions, now.wall)
+                        .map(|relay| Reply::ProxiedRelay(Arc::new(relay)))
+                        .map_err(CommandFailure::NotTheRelay)
+                }
+                (CommandBody::Forward(through), Response::ProxyResponse(sealed)) => {
+                    self.open_forwarded(through, pending.answer_key.as_ref(), correlation, sealed)
+                }
+                (body, content) => self.read_reply(body, correlation, content, block, relay_key),
+            },
+        };
+        self.finish(id, result);
+    }
+
+    /// The answer of the relay that was asked, to a command or to what was forwarded.
+    fn read_reply(
+        &self,
+        body: &CommandBody,
+        correlation: &Identifier,
+        content: Response<'_>,
+        block: &OpenedBlock,
+        relay_key: Option<&X25519Public>,
+    ) -> Result<Reply, CommandFailure> {
+        match content {
             Response::Error(error) => Err(CommandFailure::Refused(error)),
-            Response::Blob(sealed) => match (&pending.command.body, relay_key) {
+            Response::Blob(sealed) => match (body, relay_key) {
                 (CommandBody::ReadBlob(secret), Some(relay_key)) => {
                     let provider = self.config.session.provider;
                     let mut sealed = sealed.to_vec();
@@ -69,9 +105,35 @@ impl Client {
                 }
                 _ => Err(CommandFailure::Unexpected),
             },
-            content => reply_to(&pending.command.body, content, block).ok_or(CommandFailure::Unexpected),
-        };
-        self.finish(id, result);
+            content => reply_to(body, content, block).ok_or(CommandFailure::Unexpected),
+        }
+    }
+
+    /// What the destination says in a `PRES`.
+    fn open_forwarded(
+        &self,
+        through: &Through,
+        key: Option<&BoxKey>,
+        correlation: &Identifier,
+        sealed: &[u8],
+    ) -> Result<Reply, CommandFailure> {
+        let provider = self.config.session.provider;
+        let block = key
+            .and_then(|key| proxied::open_answer(provider, key, correlation, sealed))
+            .ok_or(CommandFailure::Unexpected)?;
+        let mut batch = Batch::parse(block.content()).ok_or(CommandFailure::Unexpected)?;
+        let bytes = batch.next().filter(|_| batch.is_empty()).ok_or(CommandFailure::Unexpected)?;
+        let answer = Transmission::decode_response(bytes, through.relay.layout())
+            .map_err(|_| CommandFailure::Unexpected)?;
+        let Transmission { correlation: answered, entity, content, .. } = answer;
+        let is_error = matches!(content, Response::Error(_));
+        let fits = answered == *correlation || (is_error && answered.is_empty());
+        let about = entity == through.command.entity || (is_error && entity.is_empty());
+        if !fits || !about {
+            return Err(CommandFailure::Unexpected);
+        }
+        let relay_key = Some(through.relay.key());
+        self.read_reply(&through.command.body, correlation, content, &block, relay_key)
     }
 
     /// What the relay says by itself, or too late.
@@ -181,6 +243,8 @@ fn reply_to(command: &CommandBody, content: Response<'_>, block: &OpenedBlock) -
             | CommandBody::GetLink
             | CommandBody::SecureByLink(_)
             | CommandBody::ReadBlob(_)
+            | CommandBody::ProxyConnect { .. }
+            | CommandBody::Forward(_)
             | CommandBody::QueueInformation
             | CommandBody::Ping,
             _,

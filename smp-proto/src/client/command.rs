@@ -6,9 +6,11 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
+use super::proxied::{ProxiedRelay, Through};
 use crate::keys::{AuthKey, X25519Public, X25519Secret};
 use crate::session::AuthSecret;
 use crate::wire::EntityId;
+use crate::wire::address::ServerAddress;
 use crate::wire::command::{
     Command, LinkData, MessageFlags, NewQueue, NotifierKeys, Password, QueueRequest, SubscriptionMode,
 };
@@ -87,6 +89,15 @@ pub enum CommandBody {
     ReadBlob(X25519Secret),
     /// `NSUB`
     SubscribeNotifications,
+    /// `PRXY`: to use this relay as a proxy to another one.
+    ProxyConnect {
+        /// The other relay.
+        relay: Box<ServerAddress>,
+        /// The password of this one, if it asks for one.
+        password: Option<Bytes>,
+    },
+    /// `PFWD`: a command for another relay, which this one forwards.
+    Forward(Box<Through>),
 }
 
 /// The parameters of `NEW`, owned.
@@ -155,10 +166,28 @@ impl ClientCommand {
         Self::new(EntityId::EMPTY, None, CommandBody::Ping)
     }
 
+    /// `PRXY`: asks the relay for a session with another one, for [`through`](Self::through).
+    #[must_use]
+    pub fn proxy_connect(relay: ServerAddress, password: Option<Bytes>) -> Self {
+        let body = CommandBody::ProxyConnect { relay: Box::new(relay), password };
+        Self::new(EntityId::EMPTY, None, body)
+    }
+
+    /// `PFWD`: this command, forwarded to `relay` by the relay of the client that it is given to.
+    #[must_use]
+    pub fn through(self, relay: &Arc<ProxiedRelay>) -> Self {
+        let entity = relay.session().clone();
+        let through = Through { relay: Arc::clone(relay), command: self };
+        Self::new(entity, None, CommandBody::Forward(Box::new(through)))
+    }
+
     /// Whether it may be done twice with the same result: then it is sent again after the connection broke while it
     /// was on its way. Not so: what creates (`NEW`, `NKEY`), sends, or removes (`ACK`, `DEL`).
     #[must_use]
-    pub const fn is_repeatable(&self) -> bool {
+    pub fn is_repeatable(&self) -> bool {
+        if let CommandBody::Forward(through) = &self.body {
+            return through.command.is_repeatable();
+        }
         !matches!(
             self.body,
             CommandBody::New(_)
@@ -171,7 +200,7 @@ impl ClientCommand {
         )
     }
 
-    /// The command as it is encoded.
+    /// The command as it is encoded; of a forwarded one only the frame, which is filled when it is sent.
     #[must_use]
     pub fn as_command(&self) -> Command<'_> {
         match &self.body {
@@ -201,6 +230,15 @@ impl ClientCommand {
             CommandBody::ClearBlob => Command::ClearBlob,
             CommandBody::ReadBlob(_) => Command::ReadBlob,
             CommandBody::SubscribeNotifications => Command::SubscribeNotifications,
+            CommandBody::ProxyConnect { relay, password } => Command::ProxyConnect {
+                relay: ServerAddress::clone(relay),
+                password: password.as_deref().map(Password),
+            },
+            CommandBody::Forward(through) => Command::ProxyForward {
+                version: through.relay.version(),
+                key: *through.relay.key(),
+                transmission: &[],
+            },
         }
     }
 }

@@ -2,11 +2,13 @@
 
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::sync::Arc;
 use core::fmt;
 
 use bytes::Bytes;
 
 use super::command::OwnedLinkData;
+use super::proxied::{NotTheRelay, ProxiedRelay};
 use crate::session::close::CloseReason;
 use crate::time::Instant;
 use crate::wire::EntityId;
@@ -123,6 +125,8 @@ pub enum Reply {
     },
     /// `BLOB`: a blob, as its owner wrote it, for [`blob::open`](crate::crypto::blob::open).
     Blob(Bytes),
+    /// `PKEY`, checked: the relay that was asked for can be reached through this one.
+    ProxiedRelay(Arc<ProxiedRelay>),
     /// `INFO`: JSON text.
     Information(String),
     /// `OK`: done; to `GET`, that there is no message.
@@ -134,8 +138,14 @@ pub enum Reply {
 /// Why a command has no answer of the relay, or not the wanted one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CommandFailure {
-    /// The relay answered with an error.
+    /// The relay answered with an error; of a forwarded command, the relay that it was for.
     Refused(SmpError),
+    /// The relay did not forward the command, or cannot reach the one that it is for: `PROXY …` mostly. After
+    /// `PROXY NO_SESSION` it is to be asked for a new session; after a timeout or a broken connection the command may have been
+    /// done.
+    NotForwarded(SmpError),
+    /// The proxy shows another relay than the one that was asked for.
+    NotTheRelay(NotTheRelay),
     /// It never left: there was no connection in time, or the client was stopped. Nothing was done.
     NotSent,
     /// It left, but no answer came: the relay may have done it or not. Repeating it may do it twice.
@@ -157,6 +167,10 @@ impl fmt::Display for CommandFailure {
                 let _ = error.encode(&mut text);
                 write!(formatter, "the relay refused the command: {}", String::from_utf8_lossy(&text))
             }
+            Self::NotForwarded(error) => {
+                write!(formatter, "the relay did not forward the command: {error}")
+            }
+            Self::NotTheRelay(error) => error.fmt(formatter),
             Self::NotSent => {
                 formatter.write_str("there was no connection to the relay in time; nothing was done")
             }

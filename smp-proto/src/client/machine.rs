@@ -10,13 +10,14 @@ use sha2::{Digest, Sha256};
 use super::command::{ClientCommand, CommandBody};
 use super::config::ClientConfig;
 use super::event::{Action, ClosedBecause, CommandFailure, CommandId, Event};
-use crate::crypto::ids;
+use crate::crypto::{BoxKey, ids};
 use crate::entropy::Entropy;
 use crate::session::client::{AddError, ClientSession, Received};
 use crate::session::{AuthSecret, Misuse, SessionError, TransportFacts};
 use crate::time::{Instant, Now};
 use crate::wire::EntityId;
 use crate::wire::block::BLOCK_LENGTH;
+use crate::wire::command::Command;
 use crate::wire::identifier::{IDENTIFIER_LENGTH, Identifier};
 use crate::wire::version::Version;
 
@@ -58,6 +59,8 @@ pub(super) struct Pending {
     deadline: Instant,
     /// Its correlation, while it is on its way.
     correlation: Option<[u8; IDENTIFIER_LENGTH]>,
+    /// What its answer is opened with, when it is forwarded and on its way.
+    pub(super) answer_key: Option<BoxKey>,
 }
 
 /// Who wants a command.
@@ -215,7 +218,7 @@ impl Client {
         let id = CommandId(self.next_command);
         self.next_command = self.next_command.wrapping_add(1);
         let deadline = now.instant + self.config.command_timeout;
-        self.commands.insert(id, Pending { command, origin, deadline, correlation: None });
+        self.commands.insert(id, Pending { command, origin, deadline, correlation: None, answer_key: None });
         self.deadlines.insert((deadline, id));
         self.waiting.push_back(id);
         id
@@ -268,7 +271,7 @@ impl Client {
                     return Err(ClientMisuse::NotConnected);
                 };
                 for response in session.responses(&block) {
-                    self.answer(response, &block, session.relay_key());
+                    self.answer(response, &block, session.relay_key(), now);
                 }
                 self.link = Link::Connected(session);
                 self.heard(now);
@@ -315,6 +318,7 @@ impl Client {
         let Link::Connected(session) = &mut self.link else { return false };
         let (commands, correlations) = (&mut self.commands, &mut self.correlations);
         let (waiting, most) = (&mut self.waiting, self.config.limits.in_flight);
+        let provider = self.config.session.provider;
         let mut impossible = alloc::vec::Vec::new();
         let sealed = session.seal(block, now, |writer| {
             while correlations.len() < most
@@ -329,9 +333,24 @@ impl Client {
                         continue;
                     }
                     let name = Identifier::from(correlation);
-                    let key = pending.command.key.as_deref();
-                    let added =
-                        writer.add(&name, &pending.command.entity, &pending.command.as_command(), key);
+                    let added = if let CommandBody::Forward(through) = &pending.command.body {
+                        // It fills a block, and sealing it is work.
+                        if !writer.is_empty() {
+                            break;
+                        }
+                        through.seal(provider, &correlation, entropy).and_then(|sealed| {
+                            let command = Command::ProxyForward {
+                                version: through.relay.version(),
+                                key: sealed.ephemeral,
+                                transmission: &sealed.bytes,
+                            };
+                            pending.answer_key = Some(sealed.answer_key);
+                            writer.add(&name, &pending.command.entity, &command, None)
+                        })
+                    } else {
+                        let key = pending.command.key.as_deref();
+                        writer.add(&name, &pending.command.entity, &pending.command.as_command(), key)
+                    };
                     match added {
                         Ok(()) => {
                             pending.correlation = Some(correlation);

@@ -30,9 +30,11 @@ pub mod command;
 pub mod config;
 pub mod event;
 mod machine;
+pub mod proxied;
 pub mod queue;
 
 pub use command::{ClientCommand, CommandBody};
 pub use config::{ClientConfig, ClientLimits};
 pub use event::{Action, ClosedBecause, CommandFailure, CommandId, Event, Reply};
 pub use machine::{Client, ClientMisuse, SubmitError};
+pub use proxied::{NotTheRelay, ProxiedRelay, Through};

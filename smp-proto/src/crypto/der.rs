@@ -10,6 +10,10 @@ pub(super) const BIT_STRING: u8 = 0x03;
 pub(super) const OBJECT_IDENTIFIER: u8 = 0x06;
 /// `SEQUENCE`
 pub(super) const SEQUENCE: u8 = 0x30;
+/// `UTCTime`
+pub(super) const UTC_TIME: u8 = 0x17;
+/// `GeneralizedTime`
+pub(super) const GENERALIZED_TIME: u8 = 0x18;
 /// `[0]`, explicit: a certificate's version.
 pub(super) const VERSION: u8 = 0xA0;
 

@@ -1,4 +1,4 @@
-//! A whole relay behind one facade: the broker and the sessions of its connections, for drivers with one thread and for
+//! A whole relay behind one facade: the broker, the proxy and the sessions of its connections, for drivers with one thread and for
 //! simulations.
 //!
 //! A driver with several threads holds a [`Broker`] in a lock and gives every connection its own
@@ -13,8 +13,16 @@
 //!   next_deadline has come       ──▶ handle_timeout   ┘
 //!   the connection is gone       ──▶ disconnect
 //! ```
+//! A relay that is a proxy also has connections to other relays, which are its own to begin ([`Server::poll_proxy`]):
+//! ```text
+//!   a dial is finished, or not   ──▶ dialled, dial_failed  ┐
+//!   16,384 bytes of a link       ──▶ handle_link_block     ├─▶ poll_proxy   (dial, may send: poll_link_block, close)
+//!   the link is gone             ──▶ link_lost             ┘
+//! ```
 //! Several inputs between two drains are fine. A block is handed in only while [`Server::wants_block`]: stopping to read
 //! is the back-pressure. The first page of the crate has a complete event loop.
+
+mod links;
 
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::sync::Arc;
@@ -30,6 +38,7 @@ use crate::broker::{
     TooManyConnections,
 };
 use crate::entropy::Entropy;
+use crate::proxy::{LinkId, Proxy, ProxyAction, ProxyConfig, ProxyLink};
 use crate::session::identity::SigningFailed;
 use crate::session::outgoing::Outgoing;
 use crate::session::server::{Received, RequestChunk, ServerSession, ServerSessionConfig};
@@ -51,6 +60,8 @@ pub struct ServerConfig {
     /// How long a client may leave a block untaken: so much time may pass between two calls of [`Server::poll_block`]
     /// when the first has given a block.
     pub write_time_limit: Duration,
+    /// The rules of the relay as a proxy; it is one when [`BrokerConfig::proxied_at_once`] is not 0.
+    pub proxy: ProxyConfig,
 }
 
 impl ServerConfig {
@@ -58,6 +69,7 @@ impl ServerConfig {
     #[must_use]
     pub fn new(session: ServerSessionConfig) -> Self {
         Self {
+            proxy: ProxyConfig::new(session.provider),
             session: Arc::new(session),
             broker: BrokerConfig::default(),
             inactive_after: Some(Duration::from_secs(21_600)),
@@ -147,6 +159,12 @@ pub struct Server {
     peers: Vec<Option<Peer>>,
     deadlines: BTreeSet<(Instant, ConnectionId)>,
     events: VecDeque<ServerEvent>,
+    proxy: Proxy,
+    /// Connections to destinations, by slot.
+    links: Vec<Option<(LinkId, ProxyLink)>>,
+    /// The destinations that are being dialled, by slot: whose certificate is wanted.
+    wanted: Vec<Option<(LinkId, Vec<u8>)>>,
+    proxy_actions: VecDeque<ProxyAction>,
 }
 
 impl Server {
@@ -154,7 +172,18 @@ impl Server {
     #[must_use]
     pub fn new(config: ServerConfig, entropy: &mut (impl Entropy + ?Sized)) -> Self {
         let broker = Broker::new(config.broker.clone(), entropy);
-        Self { config, broker, peers: Vec::new(), deadlines: BTreeSet::new(), events: VecDeque::new() }
+        let proxy = Proxy::new(config.proxy.clone());
+        Self {
+            config,
+            broker,
+            peers: Vec::new(),
+            deadlines: BTreeSet::new(),
+            events: VecDeque::new(),
+            proxy,
+            links: Vec::new(),
+            wanted: Vec::new(),
+            proxy_actions: VecDeque::new(),
+        }
     }
 
     /// Takes over a stored service, at start and before any queue.
@@ -263,7 +292,10 @@ impl Server {
                 self.broker.identify_service(id, &claim, now, entropy);
                 self.arm(id, now);
             }
-            Ok(Received::Commands(block)) => self.handle_commands(id, &block, now, entropy),
+            Ok(Received::Commands(block)) => {
+                self.handle_commands(id, &block, now, entropy);
+                self.work_on_proxy(now);
+            }
             Err(SessionError::Close(reason)) => self.close(id, ServerCloseReason::Session(reason)),
             Err(SessionError::Misuse(misuse)) => return Err(misuse),
         }
@@ -354,12 +386,14 @@ impl Server {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         let connections = self.deadlines.first().map(|(at, _)| *at);
-        [self.broker.next_deadline(), connections].into_iter().flatten().min()
+        [self.broker.next_deadline(), self.proxy.next_deadline(), connections].into_iter().flatten().min()
     }
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Now) {
         self.broker.handle_timeout(now);
+        self.proxy.handle_timeout(now);
+        self.work_on_proxy(now);
         while let Some((due, id)) = self.deadlines.first().copied()
             && due <= now.instant
         {
@@ -457,6 +491,11 @@ impl Server {
             digest.update(peer.session.digest());
             digest.update(peer.outgoing.len().to_be_bytes());
         }
+        digest.update(self.proxy.digest());
+        for (id, link) in self.links.iter().flatten() {
+            digest.update(id.slot().to_be_bytes());
+            digest.update(link.digest());
+        }
         digest.finalize().into()
     }
 
@@ -485,6 +524,7 @@ impl Server {
             )?;
         }
         ensure(deadlines == self.deadlines.len(), "a deadline of nobody")?;
+        self.proxy.check()?;
         self.broker.check()
     }
 }

@@ -18,7 +18,7 @@ pub struct OpenedBlock {
 
 impl OpenedBlock {
     /// A part of bytes that were decrypted in another way.
-    pub(super) const fn part_of(block: Bytes, start: usize, length: usize) -> Self {
+    pub(crate) const fn part_of(block: Bytes, start: usize, length: usize) -> Self {
         Self { block, start, length }
     }
 

@@ -18,7 +18,7 @@ use subtle::ConstantTimeEq;
 use super::blocks::{BlockProtection, OpenedBlock, handshake_block};
 use super::close::{CloseReason, Misuse, SessionError};
 use super::credential::AuthSecret;
-use super::facts::TransportFacts;
+use super::facts::{SessionId, TransportFacts};
 use super::shared_secrets::SharedSecrets;
 use crate::crypto::certificates::{self, ChainRoles};
 use crate::crypto::chain_keys::InitialChainKeys;
@@ -109,6 +109,19 @@ struct Established {
     protection: BlockProtection,
     relay_key: Option<X25519Public>,
     hello_secret: Option<SharedSecret>,
+    /// For a proxy, whose clients are shown it.
+    relay_hello: Option<alloc::boxed::Box<RelayHello>>,
+}
+
+/// What a relay showed in its hello: a proxy shows it to its clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayHello {
+    /// The versions that it offers.
+    pub versions: VersionRange,
+    /// Its certificates, as they are on the wire.
+    pub chain: Vec<u8>,
+    /// Its session key, signed by the leaf, in DER.
+    pub signed_key: Vec<u8>,
 }
 
 /// What became of a received block.
@@ -210,7 +223,16 @@ impl ClientSession {
             }
             _ => BlockProtection::Padded,
         };
-        self.state = State::Established(Established { version, protection, relay_key, hello_secret });
+        let shown = hello.authentication.as_ref().filter(|_| self.config.proxy);
+        let relay_hello = shown.map(|(chain, key)| {
+            alloc::boxed::Box::new(RelayHello {
+                versions: hello.versions,
+                chain: chain.as_wire().to_vec(),
+                signed_key: key.0.to_vec(),
+            })
+        });
+        self.state =
+            State::Established(Established { version, protection, relay_key, hello_secret, relay_hello });
         Ok(Received::Established(version))
     }
 
@@ -388,6 +410,15 @@ impl ClientSession {
         }
     }
 
+    /// What the relay showed in its hello, when this client is a proxy.
+    #[must_use]
+    pub fn relay_hello(&self) -> Option<&RelayHello> {
+        match &self.state {
+            State::Established(established) => established.relay_hello.as_deref(),
+            _ => None,
+        }
+    }
+
     /// The transport's facts.
     #[must_use]
     pub const fn facts(&self) -> &TransportFacts {
@@ -506,7 +537,44 @@ impl core::fmt::Debug for CommandWriter<'_> {
     }
 }
 
+/// Writes a batch of one command for a relay that is not connected to this client, and returns its length: what is sealed
+/// for a proxy to forward. `relay` is the session, the version and the key in the hello of the relay.
+///
+/// # Errors
+/// [`AddError::TooLarge`] when it does not fit.
+pub(crate) fn write_alone(
+    provider: &'static dyn Provider,
+    relay: (&SessionId, Version, X25519Public),
+    correlation: &CorrelationId,
+    entity: &EntityId,
+    command: &Command<'_>,
+    key: Option<&AuthSecret>,
+    content: &mut [u8],
+) -> Result<usize, AddError> {
+    let (session, version, relay_key) = relay;
+    let layout = SessionLayout { version, session: session.as_bytes() };
+    let mut authorizer = Authorizer {
+        provider,
+        session: session.prefixed(),
+        relay_key: Some(relay_key),
+        remembered: &mut SharedSecrets::new(0),
+    };
+    let mut batch = BatchWriter::new(content).map_err(|_| AddError::TooLarge)?;
+    match batch.add(|out| write_transmission(out, layout, &mut authorizer, correlation, entity, command, key))
+    {
+        Ok(()) => Ok(batch.finish()),
+        Err(AddError::BlockFull) => Err(AddError::TooLarge),
+        Err(error) => Err(error),
+    }
+}
+
 impl CommandWriter<'_> {
+    /// Whether nothing has been added.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.batch.count() == 0
+    }
+
     /// Encodes a command in the block, and authorizes it there.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use bytes::Bytes;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -13,8 +14,9 @@ use super::forwarded::Envelope;
 use crate::keys::X25519Public;
 use crate::time::UnixTime;
 use crate::wire::error::SmpError;
-use crate::wire::identifier::IDENTIFIER_LENGTH;
+use crate::wire::identifier::{IDENTIFIER_LENGTH, Identifier};
 use crate::wire::response::{CreatedQueue, NotifierIds};
+use crate::wire::version::VersionRange;
 use crate::wire::{CorrelationId, EntityId};
 
 /// One transmission that a relay will send.
@@ -69,6 +71,10 @@ pub enum OutgoingContent {
     Link(Box<LinkAnswer>),
     /// `BLOB`, boxed by the session.
     Blob(Box<BlobAnswer>),
+    /// `PKEY`
+    ProxySession(Arc<ProxySession>),
+    /// `PRES`: the inner box of a destination's answer.
+    ProxyResponse(Bytes),
     /// `END`
     End,
     /// `DELD`, or `END` below v10.
@@ -84,6 +90,25 @@ impl OutgoingContent {
     #[must_use]
     pub const fn has_body(&self) -> bool {
         matches!(self, Self::Message(_) | Self::Link(_) | Self::Blob(_))
+    }
+}
+
+/// A proxy's session with a destination, as clients are told.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ProxySession {
+    /// Its session id.
+    pub session: Identifier,
+    /// The versions that the client may choose from.
+    pub versions: VersionRange,
+    /// The destination's certificates, as they are on the wire.
+    pub chain: Vec<u8>,
+    /// The destination's session key, signed by the leaf, in DER.
+    pub signed_key: Vec<u8>,
+}
+
+impl core::fmt::Debug for ProxySession {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        formatter.debug_struct("ProxySession").field("versions", &self.versions).finish_non_exhaustive()
     }
 }
 

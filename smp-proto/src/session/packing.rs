@@ -18,8 +18,9 @@ use crate::time::Now;
 use crate::wire::block::BLOCK_LENGTH;
 use crate::wire::command::LinkData;
 use crate::wire::error::SmpError;
+use crate::wire::hello::{CertificateChain, SignedKey};
 use crate::wire::identifier::Identifier;
-use crate::wire::primitives::{Full, SliceWriter, Writer};
+use crate::wire::primitives::{Full, Reader, SliceWriter, Writer};
 use crate::wire::response::Response;
 use crate::wire::transmission::{Authorization, BatchWriter, SessionLayout, write_head};
 use crate::wire::{CorrelationId, EntityId};
@@ -171,6 +172,16 @@ fn write(
             sender: link.sender.into(),
             data: LinkData { fixed: &link.fixed, user: &link.user },
         },
+        OutgoingContent::ProxySession(session) => {
+            let mut chain = Reader::new(&session.chain);
+            Response::ProxySession {
+                session: session.session.clone(),
+                versions: session.versions,
+                chain: CertificateChain::read(&mut chain).ok_or(NotWritten::Unboxable)?,
+                key: SignedKey(&session.signed_key),
+            }
+        }
+        OutgoingContent::ProxyResponse(sealed) => Response::ProxyResponse(sealed),
         OutgoingContent::Information(json) => Response::Information(json),
         OutgoingContent::Ok => Response::Ok,
         OutgoingContent::Subscribed => Response::Subscribed { service: None },

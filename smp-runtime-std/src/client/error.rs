@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use smp_proto::client::{ClosedBecause, CommandFailure};
+use smp_proto::client::{ClosedBecause, CommandFailure, NotTheRelay};
 use smp_proto::wire::error::SmpError;
 use smp_proto::wire::version::Version;
 use smp_proto::wire::{EntityId, Identifier};
@@ -27,6 +27,10 @@ pub enum ClientError {
     Closed(ClosedBecause),
     /// The relay answered with an error.
     Refused(SmpError),
+    /// The relay did not forward the command, or cannot reach the one that it is for.
+    NotForwarded(SmpError),
+    /// The proxy shows another relay than the one that was asked for.
+    NotTheRelay(NotTheRelay),
     /// The command never left: there was no connection in time. Nothing was done.
     NotSent,
     /// The command left, but no answer came: the relay may have done it or not.
@@ -49,6 +53,8 @@ impl From<CommandFailure> for ClientError {
     fn from(failure: CommandFailure) -> Self {
         match failure {
             CommandFailure::Refused(error) => Self::Refused(error),
+            CommandFailure::NotForwarded(error) => Self::NotForwarded(error),
+            CommandFailure::NotTheRelay(error) => Self::NotTheRelay(error),
             CommandFailure::NotSent => Self::NotSent,
             CommandFailure::OutcomeUnknown => Self::NoAnswer,
             CommandFailure::Unexpected => Self::Unexpected,
@@ -84,6 +90,8 @@ impl fmt::Display for ClientError {
             Self::Lost(error) => write!(formatter, "the connection to the relay was lost: {error}"),
             Self::Closed(because) => because.fmt(formatter),
             Self::Refused(error) => CommandFailure::Refused(error.clone()).fmt(formatter),
+            Self::NotForwarded(error) => CommandFailure::NotForwarded(error.clone()).fmt(formatter),
+            Self::NotTheRelay(error) => error.fmt(formatter),
             Self::NotSent => CommandFailure::NotSent.fmt(formatter),
             Self::NoAnswer => CommandFailure::OutcomeUnknown.fmt(formatter),
             Self::Unexpected => CommandFailure::Unexpected.fmt(formatter),

@@ -111,6 +111,7 @@ impl<'s> BrokerAndModel<'s> {
             notification_delay: Duration::from_millis(rules.news_delay as u64),
             unsecured_time_to_live: None,
             blob_time_to_live: None,
+            proxied_at_once: 0,
             limits: Limits {
                 connections: rules.connections as u32,
                 queues: rules.queues as u32,
@@ -508,6 +509,9 @@ impl<'s> BrokerAndModel<'s> {
             | OutgoingContent::ServiceEnd(_)
             | OutgoingContent::ServiceAccepted(_)
             | OutgoingContent::ServiceRefused => return fail("there are no services here"),
+            OutgoingContent::ProxySession(_) | OutgoingContent::ProxyResponse(_) => {
+                return fail("there is no proxy here");
+            }
             OutgoingContent::Message(delivery) => Saying::Message(self.message(&entity, &delivery)?),
             OutgoingContent::Notification(delivery) => {
                 let relay_key = wire::public_of(delivery.secret.relay);

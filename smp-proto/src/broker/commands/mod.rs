@@ -14,6 +14,7 @@ use alloc::boxed::Box;
 use super::Broker;
 use super::actions::Purpose;
 use super::connections::{Address, ConnectionId};
+use super::proxying::Asked;
 use super::queues::{NotifierSubscription, Queue, QueueRef};
 use super::record::{QueueRecord, QueueStatus};
 use super::recovery::storage_failed;
@@ -88,10 +89,13 @@ impl Broker {
             Command::SubscribeService if self.service_of(to.connection).is_none() => {
                 Err(SmpError::Authorization)
             }
-            Command::SubscribeService
-            | Command::ProxyConnect { .. }
-            | Command::ProxyForward { .. }
-            | Command::RelayForward { .. } => Err(CommandError::Prohibited.into()),
+            Command::ProxyConnect { relay, password } => self.connect_through(&to, relay, password),
+            Command::ProxyForward { version, key: client_key, transmission } => {
+                let sealed = block.share(transmission);
+                self.ask_proxy(&to, Asked::Forward { version, client_key, sealed })
+            }
+            // What is forwarded is taken out of its envelope by the session.
+            Command::SubscribeService | Command::RelayForward { .. } => Err(CommandError::Prohibited.into()),
         };
         if let Err(error) = result {
             self.connections.say(to, OutgoingContent::Error(error));

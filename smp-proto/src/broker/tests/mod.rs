@@ -383,6 +383,9 @@ fn simplify(content: OutgoingContent) -> Said {
         OutgoingContent::Deleted => Deleted,
         OutgoingContent::Information(text) => Said::Information(*text),
         OutgoingContent::Error(error) => Error(error),
+        OutgoingContent::ProxySession(_) | OutgoingContent::ProxyResponse(_) => {
+            panic!("the proxy is not asked for anything here")
+        }
     }
 }
 
