@@ -1,8 +1,11 @@
 //! What an agent tells the application.
 
 use alloc::boxed::Box;
+use alloc::format;
 use alloc::vec::Vec;
 use core::fmt;
+
+use sha2::{Digest, Sha256};
 
 use super::storage::{ConnectionId, RequestId};
 use crate::client::CommandFailure;
@@ -309,6 +312,20 @@ impl fmt::Display for DroppedBecause {
             Self::Version(version) => {
                 write!(formatter, "it is of version {}, which is not spoken here", version.0)
             }
+        }
+    }
+}
+
+impl Event {
+    /// Adds the event to a digest, with what of its contents is in no record.
+    pub(super) fn digest(&self, digest: &mut Sha256) {
+        digest.update(format!("{self:?}").as_bytes());
+        match self {
+            Self::Information { information, .. } | Self::Received { information, .. } => {
+                digest.update(information);
+            }
+            Self::LinkRead { user_data, .. } => digest.update(user_data),
+            _ => {}
         }
     }
 }

@@ -50,6 +50,36 @@ pub(super) enum Task {
     Suspend(QueueNumber),
 }
 
+impl Task {
+    /// A digest of what it is for.
+    pub fn digest(&self, id: ConnectionId) -> [u8; 32] {
+        let mut digest = Sha256::new();
+        digest.update(id.0.to_be_bytes());
+        let (tag, number): (u8, u64) = match self {
+            Self::Create(_) => (0, 0),
+            Self::SecurePeer(queue) => (1, queue.0.into()),
+            Self::SecureOwn(queue) => (2, queue.0.into()),
+            Self::ReadLink => (3, 0),
+            Self::SetLink(_) => (4, 0),
+            Self::Send(sequence) => (5, sequence.0),
+            Self::Acknowledge(queue, _) => (6, queue.0.into()),
+            Self::Subscribe(queue) => (7, queue.0.into()),
+            Self::Delete(queue) => (8, queue.0.into()),
+            Self::Suspend(queue) => (9, queue.0.into()),
+        };
+        digest.update([tag]);
+        digest.update(number.to_be_bytes());
+        match self {
+            // The other keys of the queue were drawn together with this one.
+            Self::Create(new) => digest.update(new.dh.as_bytes()),
+            Self::SetLink(hash) => digest.update(hash),
+            Self::Acknowledge(_, message) => digest.update(message.as_bytes()),
+            _ => {}
+        }
+        digest.finalize().into()
+    }
+}
+
 /// A queue that a relay was asked to create.
 #[derive(Debug)]
 pub(super) struct NewQueue {
@@ -117,6 +147,13 @@ impl Attempt {
         if !self.is_busy() {
             *self = Self::default();
         }
+    }
+
+    fn digest(&self, digest: &mut Sha256) {
+        let at = self.waits_until().map_or(u64::MAX, Instant::as_micros);
+        digest.update(self.failures.to_be_bytes());
+        digest.update([u8::from(self.is_busy())]);
+        digest.update(at.to_be_bytes());
     }
 
     pub const fn waits_until(&self) -> Option<Instant> {
@@ -409,23 +446,37 @@ impl Live {
         }
     }
 
-    pub fn digest(&self, digest: &mut Sha256) {
-        for (sequence, stamp, outgoing) in &self.outgoing {
+    /// What is not in the records.
+    pub fn digest(&self, core: &Core, digest: &mut Sha256) {
+        digest.update(self.id.0.to_be_bytes());
+        for (sequence, stamp, _) in &self.outgoing {
             digest.update(sequence.0.to_be_bytes());
-            digest.update(stamp.to_be_bytes());
-            digest.update(outgoing.nonce.0);
+            digest.update([core.distance(*stamp)]);
         }
         for (number, queue) in &self.queues {
             digest.update(number.0.to_be_bytes());
             digest.update([
                 u8::from(queue.subscribed),
                 u8::from(queue.received.is_some()),
-                u8::from(queue.delivered.is_some()),
-                u8::from(queue.parked.is_some()),
-                u8::from(queue.acknowledging.is_busy()),
+                queue.acknowledge.map_or(u8::MAX, |stamp| core.distance(stamp)),
+                queue.probe as u8,
             ]);
+            digest_maybe(digest, queue.delivered.as_ref().map(Identifier::as_bytes));
+            digest_maybe(digest, queue.parked.as_deref());
+            digest_maybe(digest, queue.quiet_at.map(|at| at.as_micros().to_be_bytes()));
+            queue.acknowledging.digest(digest);
+            queue.subscribing.digest(digest);
         }
-        digest.update([u8::from(self.step.is_busy()), u8::from(self.sending.is_busy()), u8::from(self.full)]);
+        self.step.digest(digest);
+        self.sending.digest(digest);
+        digest_maybe(digest, self.maybe_delivered.map(|sequence| sequence.0.to_be_bytes()));
+        digest_maybe(digest, self.wake.map(|at| at.as_micros().to_be_bytes()));
+        digest.update([
+            u8::from(self.full),
+            u8::from(self.deletion_is_told),
+            core.distance(self.stamp),
+            core.distance(self.link_stamp),
+        ]);
     }
 
     pub fn check(&self, id: ConnectionId) {
@@ -444,6 +495,18 @@ impl Live {
         if self.connection.stage == Stage::Connected {
             assert!(self.ratchet.is_some(), "connected without a ratchet");
             assert!(!self.connection.send.is_empty(), "connected without a queue to send to");
+        }
+    }
+}
+
+/// Adds something that may be absent, so that no two lists of such things look the same.
+fn digest_maybe(digest: &mut Sha256, bytes: Option<impl AsRef<[u8]>>) {
+    match bytes {
+        None => digest.update([0]),
+        Some(bytes) => {
+            digest.update([1]);
+            digest.update(bytes.as_ref().len().to_be_bytes());
+            digest.update(bytes);
         }
     }
 }

@@ -147,6 +147,46 @@ impl Core {
         }
     }
 
+    /// How far a stamp is from being durable: 0 is durable, then what storage has, then what it will get.
+    pub fn distance(&self, stamp: u64) -> u8 {
+        let has = self.in_flight.as_ref().is_some_and(|(number, _)| stamp <= *number);
+        match (self.is_durable(stamp), has) {
+            (true, _) => 0,
+            (false, true) => 1,
+            (false, false) => 2,
+        }
+    }
+
+    fn digest(&self, digest: &mut Sha256) {
+        for address in self.relays.keys() {
+            digest.update(address);
+        }
+        for (at, id) in &self.timers {
+            digest.update(at.as_micros().to_be_bytes());
+            digest.update(id.0.to_be_bytes());
+        }
+        // The order in which they were given out says nothing.
+        let mut tasks: Vec<[u8; 32]> = self.tasks.values().map(|(id, task)| task.digest(*id)).collect();
+        tasks.sort_unstable();
+        tasks.iter().for_each(|task| digest.update(task));
+        for command in &self.commands {
+            digest.update(command.relay.0.to_be_bytes());
+            digest.update(command.command.entity.as_bytes());
+        }
+        for (stamp, event) in &self.events {
+            digest.update([self.distance(*stamp)]);
+            event.digest(digest);
+        }
+        digest.update(self.dirty.len().to_be_bytes());
+        self.dirty.iter().for_each(|key| digest.update(key.to_bytes()));
+        if let Some((_, keys)) = &self.in_flight {
+            digest.update(keys.len().to_be_bytes());
+            keys.iter().for_each(|key| digest.update(key.to_bytes()));
+        }
+        digest.update(self.storage_failures.to_be_bytes());
+        digest.update(self.storage_retry.map_or(0, Instant::as_micros).to_be_bytes());
+    }
+
     /// A number for a connection or a request.
     pub fn number(&mut self) -> u64 {
         let number = self.counters.next;
@@ -561,38 +601,30 @@ impl Connections {
         }
     }
 
-    /// A digest of everything that decides what happens next: equal after equal inputs. For simulations.
+    /// A digest of everything that decides what happens next: equal after equal inputs, and two agents with the same digest
+    /// do the same from then on, but for the numbers that they give to tasks and batches. For simulations.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         let mut digest = Sha256::new();
-        for id in self.lives.keys() {
-            for key in [RecordKey::Connection(*id), RecordKey::Ratchet(*id)] {
-                if let Ok(Some(bytes)) = self.encode(key) {
-                    digest.update(&*bytes);
-                }
+        let mut record = |key: RecordKey| {
+            if let Ok(Some(bytes)) = self.encode(key) {
+                digest.update(key.to_bytes());
+                digest.update(&*bytes);
             }
+        };
+        record(RecordKey::Counters);
+        for (id, live) in &self.lives {
+            record(RecordKey::Connection(*id));
+            record(RecordKey::Ratchet(*id));
+            live.skipped.iter().for_each(|key| record(RecordKey::Skipped(*id, key.id())));
+            live.outgoing.iter().for_each(|(sequence, ..)| record(RecordKey::Outgoing(*id, *sequence)));
+            live.queues.keys().for_each(|queue| record(RecordKey::Received(*id, *queue)));
         }
+        self.requests.keys().for_each(|id| record(RecordKey::Request(*id)));
         for live in self.lives.values() {
-            live.digest(&mut digest);
+            live.digest(&self.core, &mut digest);
         }
-        for (id, request) in &self.requests {
-            digest.update(id.0.to_be_bytes());
-            digest.update(&request.information);
-        }
-        for (at, id) in &self.core.timers {
-            digest.update(at.as_micros().to_be_bytes());
-            digest.update(id.0.to_be_bytes());
-        }
-        for number in [
-            self.core.counters.next,
-            self.core.next_task,
-            self.core.accumulating,
-            self.core.completed,
-            u64::try_from(self.core.events.len()).unwrap_or(u64::MAX),
-            u64::try_from(self.core.commands.len()).unwrap_or(u64::MAX),
-        ] {
-            digest.update(number.to_be_bytes());
-        }
+        self.core.digest(&mut digest);
         digest.finalize().into()
     }
 
