@@ -54,6 +54,8 @@ pub struct Person {
     pub disk_fails: bool,
     /// Blocks that were sent.
     pub blocks_sent: usize,
+    /// What went over this person's connections in either direction, inside TLS; when somebody listens.
+    pub recorded: Option<Vec<Vec<u8>>>,
 }
 
 pub struct World {
@@ -195,6 +197,7 @@ impl World {
         }
         if let Some((relay, block)) = person.arriving.pop_front() {
             if person.cables.contains_key(&relay) {
+                person.record(&block);
                 person.agent.receive(relay, block, now, entropy).expect("connected");
             }
             return true;
@@ -218,6 +221,7 @@ impl World {
             AgentAction::MaySend(id) => {
                 while let Some(block) = person.agent.poll_block(id, now, entropy) {
                     person.blocks_sent += 1;
+                    person.record(&block);
                     person.leaving.push_back((id, block));
                 }
             }
@@ -403,6 +407,12 @@ impl World {
 }
 
 impl Person {
+    fn record(&mut self, block: &[u8]) {
+        if let Some(recorded) = &mut self.recorded {
+            recorded.push(block.to_vec());
+        }
+    }
+
     fn new(config: AgentConfig) -> Self {
         Self {
             agent: Agent::new(config.clone()),
@@ -416,6 +426,7 @@ impl Person {
             online: true,
             disk_fails: false,
             blocks_sent: 0,
+            recorded: None,
         }
     }
 
