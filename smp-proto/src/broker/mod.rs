@@ -286,17 +286,15 @@ impl Broker {
             | Command::ProxyConnect { .. }
             | Command::ProxyForward { .. }
             | Command::RelayForward { .. } => Authority::Nobody,
-            Command::New(_) => Authority::KeyInCommand,
+            // Also for a queue that nobody knows: a session remembers what it has computed for a key that is right, so that
+            // with this key here, and another in its place there, the second attempt would cost less where there is a queue.
+            Command::New(_) | Command::SecureBySender(_) | Command::SecureByLink(_) => {
+                Authority::KeyInCommand
+            }
             Command::Send { .. } => {
                 match id.and_then(|id| self.queues.by_sender(id)).and_then(|slot| self.present(slot)) {
                     None => Authority::Unknown,
                     Some(queue) => queue.record.sender_key.map_or(Authority::Unsecured, Authority::Key),
-                }
-            }
-            Command::SecureBySender(_) => {
-                match id.and_then(|id| self.queues.by_sender(id)).and_then(|slot| self.present(slot)) {
-                    None => Authority::Unknown,
-                    Some(_) => Authority::KeyInCommand,
                 }
             }
             Command::SubscribeNotifications => {
@@ -304,12 +302,6 @@ impl Broker {
                 match queue.and_then(|queue| queue.record.notifier.as_ref()) {
                     None => Authority::Unknown,
                     Some(notifier) => Authority::Key(notifier.key),
-                }
-            }
-            Command::SecureByLink(_) => {
-                match id.and_then(|id| self.queues.by_link(id)).and_then(|slot| self.present(slot)) {
-                    None => Authority::Unknown,
-                    Some(_) => Authority::KeyInCommand,
                 }
             }
             Command::GetLink => {
