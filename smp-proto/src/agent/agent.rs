@@ -1,6 +1,8 @@
 //! The [`Agent`]: all connections, and a client for every relay that they need.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
 
 use bytes::BytesMut;
 use sha2::{Digest, Sha256};
@@ -10,9 +12,11 @@ use super::config::AgentConfig;
 use super::event::Event;
 use super::machine::{Connections, RelayCommand, RelayId, TaskId};
 use super::record::RecordError;
+use super::routing::{self, Meaning, Route, Routing, Way};
 use super::storage::{Batch, BatchId, ConnectionId, RecordKey, RequestId, StorageFailed};
 use crate::client::{
-    Action, Client, ClientConfig, ClientMisuse, CommandFailure, CommandId, Event as ClientEvent, SubmitError,
+    Action, Client, ClientCommand, ClientConfig, ClientMisuse, CommandFailure, CommandId,
+    Event as ClientEvent, Reply, SubmitError,
 };
 use crate::entropy::Entropy;
 use crate::session::TransportFacts;
@@ -35,12 +39,22 @@ pub enum AgentAction {
     Close(RelayId),
 }
 
+/// What a command of a client is for.
+enum Purpose {
+    /// A connection's, to this relay itself.
+    Task(TaskId),
+    /// A connection's, to another relay; the command, should it be sent another way.
+    Forwarded(TaskId, RelayId, Box<ClientCommand>),
+    /// To reach that relay through this one.
+    Reach(RelayId),
+}
+
 /// One relay.
 struct Relay {
     client: Client,
     /// Commands that the client has no room for yet, in order.
-    waiting: VecDeque<(TaskId, crate::client::ClientCommand)>,
-    tasks: BTreeMap<CommandId, TaskId>,
+    waiting: VecDeque<(Purpose, ClientCommand)>,
+    tasks: BTreeMap<CommandId, Purpose>,
     /// Under what time the relay stands in the deadlines.
     deadline: Option<Instant>,
 }
@@ -49,6 +63,10 @@ struct Relay {
 pub struct Agent {
     connections: Connections,
     relays: BTreeMap<RelayId, Relay>,
+    /// Proxies that are, or were, used: their numbers are their places here.
+    proxies: Vec<AddressWithPassword>,
+    /// How destinations are reached that shall not see who we are.
+    routes: BTreeMap<RelayId, Route>,
     deadlines: BTreeSet<(Instant, RelayId)>,
     actions: VecDeque<AgentAction>,
     /// Relays of which the driver was told that they may have blocks.
@@ -79,6 +97,8 @@ impl Agent {
         Self {
             connections,
             relays: BTreeMap::new(),
+            proxies: Vec::new(),
+            routes: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             actions: VecDeque::new(),
             announced: BTreeSet::new(),
@@ -107,7 +127,7 @@ impl Agent {
         entropy: &mut (impl Entropy + ?Sized),
     ) -> Result<ConnectionId, CommandError> {
         let result = self.connections.create_invitation(relay, answer, now, entropy);
-        self.pump(now);
+        self.pump(now, entropy);
         result
     }
 
@@ -122,7 +142,7 @@ impl Agent {
         entropy: &mut (impl Entropy + ?Sized),
     ) -> Result<ConnectionId, CommandError> {
         let result = self.connections.create_address(relay, now, entropy);
-        self.pump(now);
+        self.pump(now, entropy);
         result
     }
 
@@ -139,7 +159,7 @@ impl Agent {
         entropy: &mut (impl Entropy + ?Sized),
     ) -> Result<ConnectionId, CommandError> {
         let result = self.connections.join(link, relay, information, now, entropy);
-        self.pump(now);
+        self.pump(now, entropy);
         result
     }
 
@@ -156,7 +176,7 @@ impl Agent {
         entropy: &mut (impl Entropy + ?Sized),
     ) -> Result<ConnectionId, CommandError> {
         let result = self.connections.create_short_invitation(relay, answer, user_data, now, entropy);
-        self.pump(now);
+        self.pump(now, entropy);
         result
     }
 
@@ -172,7 +192,7 @@ impl Agent {
         entropy: &mut (impl Entropy + ?Sized),
     ) -> Result<ConnectionId, CommandError> {
         let result = self.connections.create_short_address(relay, user_data, now, entropy);
-        self.pump(now);
+        self.pump(now, entropy);
         result
     }
 
@@ -188,7 +208,7 @@ impl Agent {
         entropy: &mut (impl Entropy + ?Sized),
     ) -> Result<(), CommandError> {
         let result = self.connections.set_link_data(connection, user_data, now, entropy);
-        self.pump(now);
+        self.pump(now, entropy);
         result
     }
 
@@ -205,7 +225,7 @@ impl Agent {
         entropy: &mut (impl Entropy + ?Sized),
     ) -> Result<ConnectionId, CommandError> {
         let result = self.connections.join_by_short_link(link, relay, information, now, entropy);
-        self.pump(now);
+        self.pump(now, entropy);
         result
     }
 
@@ -221,7 +241,7 @@ impl Agent {
         entropy: &mut (impl Entropy + ?Sized),
     ) -> Result<(), CommandError> {
         let result = self.connections.allow(connection, information, now, entropy);
-        self.pump(now);
+        self.pump(now, entropy);
         result
     }
 
@@ -238,7 +258,7 @@ impl Agent {
         entropy: &mut (impl Entropy + ?Sized),
     ) -> Result<ConnectionId, CommandError> {
         let result = self.connections.accept(request, relay, information, now, entropy);
-        self.pump(now);
+        self.pump(now, entropy);
         result
     }
 
@@ -253,7 +273,7 @@ impl Agent {
         entropy: &mut (impl Entropy + ?Sized),
     ) -> Result<(), CommandError> {
         let result = self.connections.reject(request, now, entropy);
-        self.pump(now);
+        self.pump(now, entropy);
         result
     }
 
@@ -270,7 +290,7 @@ impl Agent {
         entropy: &mut (impl Entropy + ?Sized),
     ) -> Result<i64, CommandError> {
         let result = self.connections.send(connection, body, notification, now, entropy);
-        self.pump(now);
+        self.pump(now, entropy);
         result
     }
 
@@ -287,7 +307,7 @@ impl Agent {
         entropy: &mut (impl Entropy + ?Sized),
     ) -> Result<(), CommandError> {
         let result = self.connections.acknowledge(connection, message, receipt, now, entropy);
-        self.pump(now);
+        self.pump(now, entropy);
         result
     }
 
@@ -302,7 +322,7 @@ impl Agent {
         entropy: &mut (impl Entropy + ?Sized),
     ) -> Result<(), CommandError> {
         let result = self.connections.suspend(connection, now, entropy);
-        self.pump(now);
+        self.pump(now, entropy);
         result
     }
 
@@ -317,7 +337,7 @@ impl Agent {
         entropy: &mut (impl Entropy + ?Sized),
     ) -> Result<(), CommandError> {
         let result = self.connections.delete(connection, now, entropy);
-        self.pump(now);
+        self.pump(now, entropy);
         result
     }
 
@@ -333,7 +353,7 @@ impl Agent {
         entropy: &mut (impl Entropy + ?Sized),
     ) -> Result<(), CommandError> {
         let result = self.connections.switch(connection, relay, now, entropy);
-        self.pump(now);
+        self.pump(now, entropy);
         result
     }
 
@@ -349,7 +369,7 @@ impl Agent {
         entropy: &mut (impl Entropy + ?Sized),
     ) -> Result<(), CommandError> {
         let result = self.connections.synchronize(connection, force, now, entropy);
-        self.pump(now);
+        self.pump(now, entropy);
         result
     }
 
@@ -364,7 +384,7 @@ impl Agent {
         entropy: &mut (impl Entropy + ?Sized),
     ) -> Result<(), CommandError> {
         let result = self.connections.resubscribe(connection, now, entropy);
-        self.pump(now);
+        self.pump(now, entropy);
         result
     }
 
@@ -400,7 +420,7 @@ impl Agent {
         entropy: &mut (impl Entropy + ?Sized),
     ) {
         self.connections.stored(batch, result, now, entropy);
-        self.pump(now);
+        self.pump(now, entropy);
     }
 
     /// The driver has connected to a relay, TLS included.
@@ -507,7 +527,7 @@ impl Agent {
             self.client_has_changed(relay, now, entropy);
         }
         self.connections.handle_timeout(now, entropy);
-        self.pump(now);
+        self.pump(now, entropy);
     }
 
     /// Carries what a client has to say to the connections.
@@ -515,7 +535,7 @@ impl Agent {
         while let Some(event) = self.relays.get_mut(&id).and_then(|relay| relay.client.poll_event()) {
             self.client_event(id, event, now, entropy);
         }
-        self.pump(now);
+        self.pump(now, entropy);
         self.touch(id, now);
     }
 
@@ -529,8 +549,8 @@ impl Agent {
         let Some(relay) = self.relays.get_mut(&id) else { return };
         match event {
             ClientEvent::Response { command, result } => {
-                if let Some(task) = relay.tasks.remove(&command) {
-                    self.connections.answer(task, result, now, entropy);
+                if let Some(purpose) = relay.tasks.remove(&command) {
+                    self.answered(purpose, result, now, entropy);
                 }
             }
             ClientEvent::Message { queue, id: message, body } => {
@@ -557,41 +577,227 @@ impl Agent {
     }
 
     /// Carries what the connections want to the clients.
-    fn pump(&mut self, now: Now) {
+    fn pump(&mut self, now: Now, entropy: &mut (impl Entropy + ?Sized)) {
         let mut touched = BTreeSet::new();
         while let Some(RelayCommand { task, relay, command }) = self.connections.poll_command() {
-            let Some(address) = self.connections.relay_address(relay) else { continue };
-            let known = self.relays.entry(relay).or_insert_with(|| Relay {
-                client: Client::new((self.template)(address, &self.connections.core.config)),
-                waiting: VecDeque::new(),
-                tasks: BTreeMap::new(),
-                deadline: None,
-            });
-            known.waiting.push_back((task, command));
-            touched.insert(relay);
+            touched.extend(self.route(task, relay, command, now, entropy));
         }
         for relay in touched {
             self.touch(relay, now);
         }
     }
 
+    /// Sends a command the way that it is to take: the relay to be [touched](Self::touch).
+    fn route(
+        &mut self,
+        task: TaskId,
+        relay: RelayId,
+        command: ClientCommand,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Option<RelayId> {
+        let address = self.connections.relay_address(relay)?;
+        match self.connections.core.config.routing.way(&command, address, entropy) {
+            Way::Straight => self.submit(relay, Purpose::Task(task), command),
+            Way::Proxy(proxy) => {
+                let place = self.proxies.iter().position(|known| known == proxy);
+                let place = place.unwrap_or_else(|| {
+                    let proxy = proxy.clone();
+                    self.proxies.push(proxy);
+                    self.proxies.len() - 1
+                });
+                self.submit_through(routing::proxy_id(place)?, relay, task, command)
+            }
+            Way::None => {
+                self.not_forwarded(relay, CommandFailure::NotSent);
+                self.connections.answer(task, Err(CommandFailure::NotSent), now, entropy);
+                None
+            }
+        }
+    }
+
+    /// From now on commands take other ways.
+    pub fn set_routing(&mut self, routing: Routing, now: Now, entropy: &mut (impl Entropy + ?Sized)) {
+        self.connections.core.config.routing = routing;
+        for (relay, route) in core::mem::take(&mut self.routes) {
+            for (task, command) in route.waiting {
+                if let Some(relay) = self.route(task, relay, command, now, entropy) {
+                    self.touch(relay, now);
+                }
+            }
+        }
+        self.pump(now, entropy);
+    }
+
+    /// Gives a relay's client a command: the relay, which is then to be [touched](Self::touch).
+    fn submit(&mut self, id: RelayId, purpose: Purpose, command: ClientCommand) -> Option<RelayId> {
+        let address = self.address_of(id)?;
+        let known = self.relays.entry(id).or_insert_with(|| Relay {
+            client: Client::new((self.template)(&address, &self.connections.core.config)),
+            waiting: VecDeque::new(),
+            tasks: BTreeMap::new(),
+            deadline: None,
+        });
+        known.waiting.push_back((purpose, command));
+        Some(id)
+    }
+
+    /// The address of a relay, or of a proxy.
+    fn address_of(&self, id: RelayId) -> Option<ServerAddress> {
+        match routing::proxy_index(id) {
+            Some(place) => self.proxies.get(place).map(|proxy| proxy.address.clone()),
+            None => self.connections.relay_address(id).cloned(),
+        }
+    }
+
+    /// Sends a command to `relay` through the proxy that is used for it, or from now on through `proxy`.
+    fn submit_through(
+        &mut self,
+        proxy: RelayId,
+        relay: RelayId,
+        task: TaskId,
+        command: ClientCommand,
+    ) -> Option<RelayId> {
+        let route = self.routes.entry(relay).or_insert_with(|| Route {
+            proxy,
+            session: None,
+            is_asking: false,
+            waiting: VecDeque::new(),
+        });
+        let proxy = route.proxy;
+        if let Some(session) = &route.session {
+            let forwarded = command.clone().through(session);
+            return self.submit(proxy, Purpose::Forwarded(task, relay, Box::new(command)), forwarded);
+        }
+        route.waiting.push_back((task, command));
+        if core::mem::replace(&mut route.is_asking, true) {
+            return None;
+        }
+        let address = self.connections.relay_address(relay)?.clone();
+        let password = self.proxies.get(routing::proxy_index(proxy)?)?.password.clone();
+        let password = password.map(|password| bytes::Bytes::copy_from_slice(&password));
+        self.submit(proxy, Purpose::Reach(relay), ClientCommand::proxy_connect(address, password))
+    }
+
+    fn not_forwarded(&mut self, relay: RelayId, failure: CommandFailure) {
+        if let Some(address) = self.connections.relay_address(relay).cloned() {
+            self.connections.core.event(Event::NotForwarded { relay: Box::new(address), failure });
+        }
+    }
+
+    /// A command has its result.
+    fn answered(
+        &mut self,
+        purpose: Purpose,
+        result: Result<Reply, CommandFailure>,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) {
+        match (purpose, result) {
+            (Purpose::Task(task), result) => self.connections.answer(task, result, now, entropy),
+            (Purpose::Reach(relay), Ok(Reply::ProxiedRelay(session))) => {
+                let Some(route) = self.routes.get_mut(&relay) else { return };
+                let (proxy, waiting) = (route.proxy, core::mem::take(&mut route.waiting));
+                route.is_asking = false;
+                route.session = Some(session);
+                for (task, command) in waiting {
+                    self.submit_through(proxy, relay, task, command);
+                }
+                self.touch(proxy, now);
+            }
+            (Purpose::Reach(relay), result) => {
+                let failure = result.err().unwrap_or(CommandFailure::Unexpected);
+                // Another proxy may reach it.
+                let waiting = self.routes.remove(&relay).map(|route| route.waiting).unwrap_or_default();
+                self.not_forwarded(relay, failure);
+                for (task, command) in waiting {
+                    self.straight_or_later(task, relay, command, now, entropy);
+                }
+            }
+            (Purpose::Forwarded(task, relay, command), Err(failure)) => {
+                if matches!(failure, CommandFailure::Refused(_)) {
+                    return self.answered_through(task, Err(failure), now, entropy);
+                }
+                let meaning = routing::meaning(&failure);
+                if matches!(failure, CommandFailure::NotForwarded(_))
+                    && let Some(route) = self.routes.get_mut(&relay)
+                {
+                    route.session = None;
+                }
+                match meaning {
+                    Meaning::AskAgain => {
+                        let Some(proxy) = self.routes.get(&relay).map(|route| route.proxy) else { return };
+                        if let Some(proxy) = self.submit_through(proxy, relay, task, *command) {
+                            self.touch(proxy, now);
+                        }
+                    }
+                    Meaning::NotDone => {
+                        // Another proxy may reach it.
+                        let route = self.routes.remove(&relay);
+                        self.not_forwarded(relay, failure);
+                        for (task, command) in route.map(|route| route.waiting).unwrap_or_default() {
+                            self.straight_or_later(task, relay, command, now, entropy);
+                        }
+                        self.straight_or_later(task, relay, *command, now, entropy);
+                    }
+                    Meaning::Unknown => {
+                        self.not_forwarded(relay, failure);
+                        self.answered_through(task, Err(CommandFailure::OutcomeUnknown), now, entropy);
+                    }
+                }
+            }
+            (Purpose::Forwarded(task, ..), result) => self.answered_through(task, result, now, entropy),
+        }
+    }
+
+    fn answered_through(
+        &mut self,
+        task: TaskId,
+        result: Result<Reply, CommandFailure>,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) {
+        self.connections.core.is_forwarded = true;
+        self.connections.answer(task, result, now, entropy);
+        self.connections.core.is_forwarded = false;
+    }
+
+    /// A proxy could not be used, and nothing was done.
+    fn straight_or_later(
+        &mut self,
+        task: TaskId,
+        relay: RelayId,
+        command: ClientCommand,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) {
+        if self.connections.core.config.routing.fallback {
+            if let Some(relay) = self.submit(relay, Purpose::Task(task), command) {
+                self.touch(relay, now);
+            }
+        } else {
+            self.connections.answer(task, Err(CommandFailure::NotSent), now, entropy);
+        }
+    }
+
     /// Gives a client what it has room for, and the driver what the client wants.
     fn touch(&mut self, id: RelayId, now: Now) {
+        let address = self.address_of(id);
         let Some(relay) = self.relays.get_mut(&id) else { return };
-        while let Some((task, command)) = relay.waiting.pop_front() {
+        while let Some((purpose, command)) = relay.waiting.pop_front() {
             match relay.client.submit(command, now) {
                 Ok(command) => {
-                    relay.tasks.insert(command, task);
+                    relay.tasks.insert(command, purpose);
                 }
                 Err(SubmitError::TooMany(command)) => {
-                    relay.waiting.push_front((task, *command));
+                    relay.waiting.push_front((purpose, *command));
                     break;
                 }
             }
         }
         while let Some(action) = relay.client.poll_action() {
             self.actions.push_back(match action {
-                Action::Dial => match self.connections.relay_address(id) {
+                Action::Dial => match &address {
                     Some(address) => AgentAction::Dial(id, address.clone()),
                     None => continue,
                 },
@@ -633,6 +839,12 @@ impl Agent {
             digest.update(id.0.to_be_bytes());
             digest.update(relay.client.digest());
             digest.update(relay.waiting.len().to_be_bytes());
+        }
+        for (id, route) in &self.routes {
+            digest.update(id.0.to_be_bytes());
+            digest.update(route.proxy.0.to_be_bytes());
+            digest.update([u8::from(route.is_asking), u8::from(route.session.is_some())]);
+            digest.update(route.waiting.len().to_be_bytes());
         }
         digest.finalize().into()
     }

@@ -1,5 +1,8 @@
 //! What an agent is told once.
 
+use alloc::vec::Vec;
+
+use super::routing::{ProxyMode, Routing};
 use crate::crypto::Provider;
 use crate::entropy::Entropy;
 use crate::time::Duration;
@@ -31,6 +34,8 @@ pub struct AgentConfig {
     pub longest_delay: Duration,
     /// The longest wait while a peer's queue is full: it usually says itself when there is room.
     pub longest_full_delay: Duration,
+    /// Which way commands take to other people's relays. [`Connections`](super::Connections) alone does not look at it.
+    pub routing: Routing,
     /// How much may be kept.
     pub limits: AgentLimits,
 }
@@ -71,6 +76,13 @@ impl AgentConfig {
             first_delay: Duration::from_secs(2),
             longest_delay: Duration::from_secs(120),
             longest_full_delay: Duration::from_secs(3600),
+            routing: Routing {
+                mode: ProxyMode::Never,
+                fallback: false,
+                known: Vec::new(),
+                proxies: Vec::new(),
+                is_protected: false,
+            },
             limits: AgentLimits {
                 connections: 100_000,
                 outgoing: 256,

@@ -13,6 +13,7 @@ use crate::crypto::link_data::LinkDataError;
 use crate::crypto::ratchet::DecryptError;
 use crate::crypto::ratchet::Synchronization;
 use crate::time::UnixTime;
+use crate::wire::address::ServerAddress;
 use crate::wire::links::connection_request::ConnectionRequest;
 use crate::wire::links::short_link::ShortLink;
 use crate::wire::version::Version;
@@ -107,6 +108,8 @@ pub enum Event {
         connection: ConnectionId,
         /// The number that [`send`](super::Agent::send) gave it.
         number: i64,
+        /// Whether it went through a proxy: their relay has not seen us.
+        proxied: bool,
     },
     /// This message will not be sent.
     NotSent {
@@ -191,6 +194,13 @@ pub enum Event {
     Deleted {
         /// The connection.
         connection: ConnectionId,
+    },
+    /// No proxy could be used for this relay; where that is not allowed, nothing went straight. Tried again.
+    NotForwarded {
+        /// The relay.
+        relay: Box<ServerAddress>,
+        /// Why; [`CommandFailure::NotSent`] without any proxy that could be asked.
+        failure: CommandFailure,
     },
     /// Records cannot be written: nothing leaves until they can. Tried again.
     StorageFailing,
@@ -355,9 +365,10 @@ impl fmt::Debug for Event {
                     body.len()
                 );
             }
-            Self::Sent { connection, number } => {
-                return write!(formatter, "Sent({}, {number})", connection.0);
+            Self::Sent { connection, number, proxied } => {
+                return write!(formatter, "Sent({}, {number}, proxied: {proxied})", connection.0);
             }
+            Self::NotForwarded { failure, .. } => return write!(formatter, "NotForwarded({failure:?})"),
             Self::NotSent { connection, number, failure } => {
                 return write!(formatter, "NotSent({}, {number}, {failure:?})", connection.0);
             }

@@ -66,6 +66,8 @@ pub(super) struct Core {
     pub outgoing: usize,
     /// Connections that may have something to do.
     pub ready: BTreeSet<ConnectionId>,
+    /// Whether the answer that is being handled came through a proxy.
+    pub is_forwarded: bool,
     relays: BTreeMap<Vec<u8>, RelayId>,
     addresses: Vec<ServerAddress>,
     tasks: BTreeMap<TaskId, (ConnectionId, Task)>,
@@ -212,6 +214,7 @@ impl Connections {
                 relays: BTreeMap::new(),
                 addresses: Vec::new(),
                 tasks: BTreeMap::new(),
+                is_forwarded: false,
                 next_task: 0,
                 commands: VecDeque::new(),
                 timers: BTreeSet::new(),

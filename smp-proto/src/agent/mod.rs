@@ -189,6 +189,7 @@ mod live;
 mod machine;
 mod outgoing;
 mod record;
+mod routing;
 mod short_links;
 mod storage;
 mod switch;
@@ -200,6 +201,7 @@ pub use config::{AgentConfig, AgentLimits, MAX_BODY, MAX_USER_DATA};
 pub use event::{Direction, DroppedBecause, Event, FailedBecause, Integrity, SwitchPhase};
 pub use machine::{Connections, RelayCommand, RelayId, TaskId};
 pub use record::RecordError;
+pub use routing::{ProxyMode, Routing};
 pub use storage::{
     Batch, BatchId, ConnectionId, QueueNumber, RecordKey, RequestId, Sequence, StorageFailed, Write,
 };

@@ -314,7 +314,10 @@ impl Live {
                 core.event(Event::Joined { connection, may_send: false });
             }
             OutgoingKind::Hello => self.hello_delivered(core),
-            OutgoingKind::Body => core.event(Event::Sent { connection, number: outgoing.number }),
+            OutgoingKind::Body => {
+                let proxied = core.is_forwarded;
+                core.event(Event::Sent { connection, number: outgoing.number, proxied });
+            }
             OutgoingKind::TestQueues | OutgoingKind::FirstTest => {
                 self.test_delivered(core, outgoing.queue);
             }

@@ -11,6 +11,7 @@ use smp_proto::agent::{
 };
 use smp_proto::broker::ConnectionId as SessionNumber;
 use smp_proto::entropy::SeededEntropy;
+use smp_proto::proxy::{DialFailure, LinkId, ProxyAction};
 use smp_proto::server::{Server, ServerCloseReason, ServerConfig, ServerEvent};
 use smp_proto::storage_model::StorageModel;
 use smp_proto::time::{Duration, Now};
@@ -28,6 +29,10 @@ pub struct Relay {
     pub address: ServerAddress,
     pub chain: Vec<Vec<u8>>,
     pub reachable: bool,
+    /// Where it forwards to, as a proxy: the relay there, and the session on that relay's side.
+    links: BTreeMap<LinkId, Cable>,
+    /// Blocks of other relays that have not arrived yet.
+    link_blocks: VecDeque<(LinkId, BytesMut)>,
 }
 
 /// What a person's connection to a relay is, on the relay's side.
@@ -82,13 +87,21 @@ pub fn old() -> AgentConfig {
 }
 
 impl World {
-    /// This many relays, of these versions, and a person with each of these configurations.
+    /// This many relays, all with one identity, and a person with each of these configurations.
     pub fn new(relays: usize, configs: impl IntoIterator<Item = AgentConfig>) -> Self {
-        let certificates = Certificates::named("ed25519");
+        Self::with_identities(&vec!["ed25519"; relays], configs)
+    }
+
+    /// A relay with each of these certificates, and a person with each of these configurations.
+    pub fn with_identities(identities: &[&str], configs: impl IntoIterator<Item = AgentConfig>) -> Self {
         let mut entropy = SeededEntropy::new([3; 32]);
-        let relays = (0..relays)
-            .map(|number| {
-                let config = ServerConfig::new(certificates.relay(versions(6, 18), &Fast));
+        let relays = identities
+            .iter()
+            .enumerate()
+            .map(|(number, identity)| {
+                let certificates = Certificates::named(identity);
+                let mut config = ServerConfig::new(certificates.relay(versions(6, 18), &Fast));
+                config.broker.proxied_at_once = 32;
                 Relay {
                     server: Server::new(config.clone(), &mut entropy),
                     config,
@@ -100,6 +113,8 @@ impl World {
                     },
                     chain: certificates.chain.clone(),
                     reachable: true,
+                    links: BTreeMap::new(),
+                    link_blocks: VecDeque::new(),
                 }
             })
             .collect();
@@ -251,7 +266,75 @@ impl World {
         person.agent.connected(id, facts, now, entropy).expect("asked for");
     }
 
+    /// Whether a person has, at this moment, a connection to a relay.
+    pub fn is_seen_by(&self, who: usize, relay: usize) -> bool {
+        self.people[who].cables.values().any(|cable| cable.relay == relay)
+    }
+
+    /// What a relay does as a proxy.
+    fn proxy_step(&mut self, number: usize) -> bool {
+        let (now, entropy) = (self.now, &mut self.entropy);
+        if let Some((id, block)) = self.relays[number].link_blocks.pop_front() {
+            self.relays[number].server.handle_link_block(id, block, now);
+            return true;
+        }
+        match self.relays[number].server.poll_proxy() {
+            None => return false,
+            Some(ProxyAction::Dial(id, address)) => {
+                let place = self.relays.iter().position(|relay| relay.address == *address && relay.reachable);
+                let Some(place) = place else {
+                    self.relays[number].server.dial_failed(id, DialFailure::Network, now);
+                    return true;
+                };
+                self.sessions += 1;
+                let session = [&self.sessions.to_be_bytes()[..], &[8; 24]].concat();
+                let there = &mut self.relays[place];
+                let accepted =
+                    there.server.connect(facts_of(&session, true, &[]), now, entropy).expect("accepted");
+                let facts = facts_of(&session, true, &there.chain);
+                self.relays[number].links.insert(id, Cable { relay: place, session: accepted });
+                self.relays[number].server.dialled(id, facts, now, entropy);
+            }
+            Some(ProxyAction::MaySend(id)) => {
+                while let Some(block) = self.relays[number].server.poll_link_block(id, now, entropy) {
+                    let Some(cable) = self.relays[number].links.get(&id).copied() else { continue };
+                    let there = &mut self.relays[cable.relay].server;
+                    there.handle_block(cable.session, block, now, entropy).expect("a block");
+                }
+            }
+            Some(ProxyAction::Close(id)) => {
+                if let Some(cable) = self.relays[number].links.remove(&id) {
+                    self.relays[cable.relay].server.disconnect(cable.session);
+                }
+            }
+        }
+        true
+    }
+
+    /// Gives a block to the proxy at the other end of a session, if that is one.
+    fn give_to_proxy(&mut self, number: usize, session: SessionNumber, block: BytesMut) {
+        for relay in &mut self.relays {
+            let is_it = |cable: &Cable| cable.relay == number && cable.session == session;
+            if let Some(id) = relay.links.iter().find_map(|(id, cable)| is_it(cable).then_some(*id)) {
+                relay.link_blocks.push_back((id, block));
+                return;
+            }
+        }
+    }
+
+    /// All connections of a relay as a proxy break.
+    pub fn cut_links(&mut self, number: usize) {
+        for (id, cable) in std::mem::take(&mut self.relays[number].links) {
+            self.relays[cable.relay].server.disconnect(cable.session);
+            self.relays[number].server.link_lost(id, self.now);
+        }
+        self.relays[number].link_blocks.clear();
+    }
+
     fn relay_step(&mut self, number: usize) -> bool {
+        if self.proxy_step(number) {
+            return true;
+        }
         let relay = &mut self.relays[number];
         if let Some((id, action)) = relay.server.poll_storage() {
             let completion = relay.storage.apply(id, action);
@@ -262,15 +345,20 @@ impl World {
         match relay.server.poll_event() {
             None => false,
             Some(ServerEvent::MaySend(session)) => {
-                while let Some(block) = relay.server.poll_block(session, self.now) {
+                while let Some(block) = self.relays[number].server.poll_block(session, self.now) {
+                    let mut block = Some(block);
                     for person in &mut self.people {
                         let id = person.cables.iter().find_map(|(id, cable)| {
                             (cable.relay == number && cable.session == session).then_some(*id)
                         });
-                        if let Some(id) = id {
+                        if let Some(id) = id
+                            && let Some(block) = block.take()
+                        {
                             person.arriving.push_back((id, block));
-                            break;
                         }
+                    }
+                    if let Some(block) = block {
+                        self.give_to_proxy(number, session, block);
                     }
                 }
                 true

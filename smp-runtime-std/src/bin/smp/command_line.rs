@@ -23,6 +23,15 @@ pub(crate) struct CommandLine {
     /// Read the passphrase of your keys and messages from this file [default: SMP_PASSPHRASE, or ask]
     #[arg(long, value_name = "FILE", env = "SMP_PASSPHRASE_FILE", global = true, value_hint = ValueHint::FilePath)]
     pub(crate) passphrase_file: Option<PathBuf>,
+    /// When messages to people go through your relay, so that theirs does not see your address [default: as before, at first
+    /// never]
+    #[cfg(unix)]
+    #[arg(long, value_name = "WHEN", env = "SMP_PROXY", global = true, value_enum)]
+    pub(crate) proxy: Option<crate::people::Proxy>,
+    /// Whether messages go straight when your relay cannot bring them [default: as before, at first no]
+    #[cfg(unix)]
+    #[arg(long, value_name = "YES-OR-NO", global = true, value_parser = parse_yes_or_no, action = clap::ArgAction::Set)]
+    pub(crate) proxy_fallback: Option<bool>,
     /// Print one JSON object a line instead of text.
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -176,6 +185,15 @@ pub(crate) struct Bench {
     /// Also measure the cryptography that one message cannot do without, and compare.
     #[arg(long)]
     pub(crate) floor: bool,
+}
+
+#[cfg(unix)]
+fn parse_yes_or_no(text: &str) -> Result<bool, String> {
+    match text {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err("say yes or no".to_owned()),
+    }
 }
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {

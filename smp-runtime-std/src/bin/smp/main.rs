@@ -42,7 +42,13 @@ fn run(line: CommandLine, report: Report) -> Result<(), Failure> {
         Command::Link(command) => link::run(report, command),
         #[cfg(unix)]
         Command::People(command) => {
-            people::run(report, line.timeout, line.data, line.passphrase_file, &command.request()?)
+            let order = people::Order {
+                request: command.request()?,
+                seconds: line.timeout.as_secs_f64(),
+                proxy: line.proxy,
+                proxy_fallback: line.proxy_fallback,
+            };
+            people::run(report, line.timeout, line.data, line.passphrase_file, &order)
         }
         Command::Ping(options) => ping::run(report, line.timeout, &options),
         Command::Queue(command) => queue::run(report, line.timeout, line.data, command),

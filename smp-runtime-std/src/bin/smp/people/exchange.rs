@@ -8,6 +8,7 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 
+use clap::ValueEnum;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -54,11 +55,39 @@ pub(crate) enum Request {
     Delete { contact: String },
 }
 
+/// A command, and how it is to be carried out.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Order {
+    /// What is asked.
+    pub(crate) request: Request,
+    /// How many seconds it may take.
+    pub(crate) seconds: f64,
+    /// When messages go through a proxy, from now on.
+    pub(crate) proxy: Option<Proxy>,
+    /// Whether they go straight otherwise, from now on.
+    pub(crate) proxy_fallback: Option<bool>,
+}
+
+/// When messages go through my relay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Proxy {
+    /// Always; it must be another relay than theirs.
+    Always,
+    /// To relays that are not mine.
+    Unknown,
+    /// To relays that are not mine and have no onion address.
+    Unprotected,
+    /// Never: their relays see my address.
+    #[default]
+    Never,
+}
+
 /// From the front to the agent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Asked {
     /// The command: first, and once.
-    Do { request: Request, seconds: f64 },
+    Do(Order),
     /// A line was typed.
     Say(String),
     /// Nothing more will be typed.

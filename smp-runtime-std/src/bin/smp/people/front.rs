@@ -3,11 +3,10 @@
 use std::io::{self, BufRead, IsTerminal};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Sender, channel};
-use std::time::Duration;
 
 use rustyline::ExternalPrinter;
 
-use super::exchange::{Asked, Line, Request, Writing, ends};
+use super::exchange::{Asked, Line, Order, Request, Writing, ends};
 use crate::failure::Failure;
 use crate::report::Report;
 
@@ -56,23 +55,17 @@ fn show(report: Report, line: &Line) -> io::Result<()> {
     }
 }
 
-/// Gives `request` to the agent at the other end of `stream`, and shows what comes of it.
-pub(crate) fn run(
-    report: Report,
-    stream: UnixStream,
-    request: &Request,
-    patience: Duration,
-) -> Result<Ended, Failure> {
+/// Gives a command to the agent at the other end of `stream`, and shows what comes of it.
+pub(crate) fn run(report: Report, stream: UnixStream, order: &Order) -> Result<Ended, Failure> {
     let (mut reading, mut writing) = ends(stream)?;
-    let asked = Asked::Do { request: request.clone(), seconds: patience.as_secs_f64() };
-    if writing.write(&asked).is_err() {
+    if writing.write(&Asked::Do(order.clone())).is_err() {
         return Ok(Ended::Lost);
     }
     // One thread writes, whoever has something to say.
     let (says, to_say) = channel();
     std::thread::Builder::new().name("saying".to_owned()).spawn(move || passes_on(writing, &to_say))?;
     let mut screen = Screen::Plain(report);
-    if matches!(request, Request::Chat { .. }) {
+    if matches!(order.request, Request::Chat { .. }) {
         screen = types(report, says.clone())?;
     }
     loop {

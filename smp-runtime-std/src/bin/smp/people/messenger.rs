@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use smp_proto::agent::{CommandError, ConnectionId, Event, Integrity, RequestId, Status, SwitchPhase};
+use smp_proto::agent::{
+    CommandError, ConnectionId, Event, Integrity, ProxyMode, RequestId, Routing, Status, SwitchPhase,
+};
 use smp_proto::wire::address::AddressWithPassword;
 use smp_proto::wire::links::Link;
 use smp_proto::wire::links::connection_request::ConnectionRequest;
@@ -14,6 +16,7 @@ use smp_proto::wire::links::short_link::ShortLinkTarget;
 use smp_runtime_std::agent::{AgentRuntime, Told};
 
 use super::chat_message::{self, Content};
+use super::exchange::Proxy;
 use super::records::{Contact, ContactId, Progress, Records, Said};
 use crate::connecting::{failure_of_client, failure_of_database};
 use crate::failure::{Failure, Kind};
@@ -72,7 +75,41 @@ fn failure_of_command(error: CommandError) -> Failure {
 
 impl Messenger {
     pub(crate) fn new(runtime: AgentRuntime, records: Records) -> Self {
-        Self { runtime, records, requests: BTreeMap::new() }
+        let mut messenger = Self { runtime, records, requests: BTreeMap::new() };
+        messenger.route();
+        messenger
+    }
+
+    /// When messages go through my relay, from now on; `None` leaves what was.
+    pub(crate) fn set_proxy(&mut self, proxy: Option<Proxy>, fallback: Option<bool>) {
+        let settings = &mut self.records.settings;
+        let (before, before_fallback) = (settings.proxy, settings.proxy_fallback);
+        settings.proxy = proxy.unwrap_or(before);
+        settings.proxy_fallback = fallback.unwrap_or(before_fallback);
+        if (settings.proxy, settings.proxy_fallback) != (before, before_fallback) {
+            self.keep_settings();
+            self.route();
+        }
+    }
+
+    /// Tells the agent which way commands take. My relay is the one that may see me, and so the proxy to all others.
+    fn route(&mut self) {
+        // An address that cannot be read is reported where it is needed.
+        let relay = self.own_relay().ok().flatten();
+        let settings = &self.records.settings;
+        let routing = Routing {
+            mode: match settings.proxy {
+                Proxy::Always => ProxyMode::Always,
+                Proxy::Unknown => ProxyMode::UnknownRelays,
+                Proxy::Unprotected => ProxyMode::UnknownWhenUnprotected,
+                Proxy::Never => ProxyMode::Never,
+            },
+            fallback: settings.proxy_fallback,
+            known: relay.iter().map(|relay| relay.address.clone()).collect(),
+            proxies: relay.into_iter().collect(),
+            is_protected: false,
+        };
+        self.runtime.command(|agent, now, entropy| agent.set_routing(routing, now, entropy));
     }
 
     pub(crate) const fn runtime(&mut self) -> &mut AgentRuntime {
@@ -127,6 +164,9 @@ impl Messenger {
         }
         if name.is_some() || relay.is_some() {
             self.keep_settings();
+        }
+        if relay.is_some() {
+            self.route();
         }
         Ok(())
     }
@@ -319,7 +359,13 @@ impl Messenger {
             },
             |result| {
                 let Ok(number) = result else { return Vec::new() };
-                let said = Said { number: *number, time, text: text.to_owned(), progress: Progress::Waiting };
+                let said = Said {
+                    number: *number,
+                    time,
+                    text: text.to_owned(),
+                    progress: Progress::Waiting,
+                    proxied: false,
+                };
                 let (message, written) = records.add(contact, said);
                 added = message;
                 written
@@ -457,15 +503,20 @@ impl Messenger {
             Event::Message { connection, number, integrity, sent_at, body, .. } => {
                 return self.message(connection, number, integrity, sent_at.0, &body);
             }
-            Event::Sent { connection, number } => {
-                happened.extend(self.progress(connection, number, Progress::Sent));
+            Event::Sent { connection, number, proxied } => {
+                happened.extend(self.progress(connection, number, Progress::Sent, proxied));
             }
             Event::NotSent { connection, number, failure } => {
-                happened.extend(self.progress(connection, number, Progress::Failed(failure.to_string())));
+                happened.extend(self.progress(
+                    connection,
+                    number,
+                    Progress::Failed(failure.to_string()),
+                    false,
+                ));
             }
             Event::Received { connection, number, same, .. } => {
                 if same {
-                    happened.extend(self.progress(connection, number, Progress::Delivered));
+                    happened.extend(self.progress(connection, number, Progress::Delivered, false));
                 } else {
                     let name = self.name(connection);
                     happened.push(Happened::Notice(format!("{name} received something else than was sent")));
@@ -516,6 +567,17 @@ impl Messenger {
                     "the relay keeps no messages of {name} any more ({failure}): `smp switch` moves to another queue"
                 )));
             }
+            Event::NotForwarded { relay, failure } => {
+                let host = relay.hosts.first().map(ToString::to_string).unwrap_or_default();
+                happened.push(Happened::Notice(format!(
+                    "your relay does not bring messages to {host} now ({failure}); {}",
+                    if self.records.settings.proxy_fallback {
+                        "they go straight"
+                    } else {
+                        "they wait. `--proxy-fallback yes` lets them go straight, which shows your address"
+                    }
+                )));
+            }
             Event::StorageFailing => {
                 happened.push(Happened::NotStored("what happens cannot be written to disk".to_owned()));
             }
@@ -553,9 +615,15 @@ impl Messenger {
         Some(Happened::Failed { contact: Some(id), failure })
     }
 
-    fn progress(&mut self, connection: ConnectionId, number: i64, progress: Progress) -> Option<Happened> {
+    fn progress(
+        &mut self,
+        connection: ConnectionId,
+        number: i64,
+        progress: Progress,
+        proxied: bool,
+    ) -> Option<Happened> {
         let contact = self.contact_of(connection)?;
-        let message = self.records.progress(contact, number, progress)?;
+        let message = self.records.progress(contact, number, progress, proxied)?;
         let (name, content) = self.records.written_message(contact, message);
         self.runtime.keep(name, content);
         Some(Happened::Progress { contact, message })
@@ -603,7 +671,7 @@ impl Messenger {
                         Err(error) => format!("[{} bytes that are no text]", error.as_bytes().len()),
                     },
                 };
-                let said = Said { number, time, text, progress: Progress::New };
+                let said = Said { number, time, text, progress: Progress::New, proxied: false };
                 let (message, written) = self.records.add(contact, said);
                 for (name, content) in written {
                     self.runtime.keep(name, content);

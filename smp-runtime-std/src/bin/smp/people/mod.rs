@@ -26,6 +26,7 @@ use smp_runtime_std::agent::{AgentOptions, AgentRuntime};
 use self::account::Account;
 pub(crate) use self::commands::People;
 use self::exchange::Request;
+pub(crate) use self::exchange::{Order, Proxy};
 use self::front::Ended;
 use self::messenger::Messenger;
 use self::records::Records;
@@ -46,20 +47,20 @@ pub(crate) fn run(
     patience: Duration,
     data: Option<PathBuf>,
     passphrase_file: Option<PathBuf>,
-    request: &Request,
+    order: &Order,
 ) -> Result<(), Failure> {
     let account = Account::new(account::folder(data)?, passphrase_file)?;
     let until = Instant::now() + PATIENCE;
     loop {
         match LockedDatabase::open(&account.database()) {
-            Ok(locked) => return serve(report, patience, &account, locked, request),
+            Ok(locked) => return serve(report, patience, &account, locked, order),
             Err(DatabaseError::InUse(_)) => {}
             Err(error) => return Err(failure_of_database(&error)),
         }
         if let Ok(stream) = UnixStream::connect(account.socket()) {
-            match front::run(report, stream, request, patience)? {
+            match front::run(report, stream, order)? {
                 Ended::With(result) => return result,
-                Ended::Lost if matches!(request, Request::Listen { .. } | Request::Chat { .. }) => {
+                Ended::Lost if matches!(order.request, Request::Listen { .. } | Request::Chat { .. }) => {
                     report.notice("the other `smp` ended: going on without it");
                     continue;
                 }
@@ -89,7 +90,7 @@ fn serve(
     patience: Duration,
     account: &Account,
     locked: LockedDatabase,
-    request: &Request,
+    order: &Order,
 ) -> Result<(), Failure> {
     let database = account.unlock(report, locked)?;
     let mut options = AgentOptions::default();
@@ -107,7 +108,7 @@ fn serve(
     let (here, there) = UnixStream::pair()?;
     door.attach(there);
     let serving = std::thread::Builder::new().name("agent".to_owned()).spawn(move || service.run())?;
-    let ended = front::run(report, here, request, patience);
+    let ended = front::run(report, here, order);
     door.end();
     let served = serving
         .join()

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::exchange::Proxy;
 use crate::failure::{Failure, Kind};
 
 /// How many messages of one contact are kept.
@@ -25,6 +26,12 @@ pub(crate) struct Settings {
     pub(crate) name: Option<String>,
     /// The relay of my queues, with its password.
     pub(crate) relay: Option<String>,
+    /// When messages go through my relay.
+    #[serde(default)]
+    pub(crate) proxy: Proxy,
+    /// Whether they go straight when it cannot bring them.
+    #[serde(default)]
+    pub(crate) proxy_fallback: bool,
     /// My contact address, by the agent's number.
     pub(crate) address: Option<u64>,
     /// Whether everybody who uses the address is accepted.
@@ -77,6 +84,9 @@ pub(crate) struct Said {
     pub(crate) text: String,
     /// How far it is.
     pub(crate) progress: Progress,
+    /// Mine: whether it went through my relay, so that theirs has not seen me.
+    #[serde(default)]
+    pub(crate) proxied: bool,
 }
 
 impl Said {
@@ -195,11 +205,18 @@ impl Records {
     }
 
     /// Changes how far a message of mine is, found by the agent's number.
-    pub(crate) fn progress(&mut self, id: ContactId, number: i64, progress: Progress) -> Option<u64> {
+    pub(crate) fn progress(
+        &mut self,
+        id: ContactId,
+        number: i64,
+        progress: Progress,
+        proxied: bool,
+    ) -> Option<u64> {
         let history = self.history.get_mut(&id)?;
         let (message, said) =
             history.iter_mut().rev().find(|(_, said)| said.is_mine() && said.number == number)?;
         said.progress = progress;
+        said.proxied |= proxied;
         Some(*message)
     }
 
@@ -232,7 +249,7 @@ mod tests {
     }
 
     fn said(number: i64) -> Said {
-        Said { number, time: 1, text: "hi".to_owned(), progress: Progress::Waiting }
+        Said { number, time: 1, text: "hi".to_owned(), progress: Progress::Waiting, proxied: false }
     }
 
     /// What a database would hold after these writes.
@@ -256,9 +273,9 @@ mod tests {
             let (_, written) = records.add(ContactId(3), said(number));
             apply(&mut stored, written);
         }
-        let message = records.progress(ContactId(3), 9, Progress::Delivered).unwrap();
+        let message = records.progress(ContactId(3), 9, Progress::Delivered, true).unwrap();
         apply(&mut stored, vec![records.written_message(ContactId(3), message)]);
-        assert_eq!(records.progress(ContactId(3), 4, Progress::Sent), None, "forgotten");
+        assert_eq!(records.progress(ContactId(3), 4, Progress::Sent, false), None, "forgotten");
         assert_eq!(stored.len(), LONGEST_HISTORY + 2);
         let again = Records::read(stored.clone().into_iter().collect()).unwrap();
         assert_eq!(again.settings.name.as_deref(), Some("me"));

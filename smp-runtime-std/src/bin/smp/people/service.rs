@@ -209,10 +209,11 @@ impl Service {
             Input::Attached(stream) => self.attached(stream),
             Input::Gone(id) => drop(self.clients.remove(&id)),
             Input::End => self.ending = Some(Instant::now() + GRACE),
-            Input::Asked(id, Asked::Do { request, seconds }) => {
-                let patience = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::from_secs(20));
+            Input::Asked(id, Asked::Do(order)) => {
+                let patience = Duration::try_from_secs_f64(order.seconds).unwrap_or(Duration::from_secs(20));
                 let mut desk = Desk { messenger: &mut self.messenger, lines: Vec::new() };
-                let begun = begin(request, &mut desk);
+                desk.messenger.set_proxy(order.proxy, order.proxy_fallback);
+                let begun = begin(order.request, &mut desk);
                 let lines = desk.lines;
                 let result = match begun {
                     Ok(None) => Ok(Flow::Done),

@@ -463,8 +463,9 @@ fn sent(desk: &mut Desk<'_>, contact: ContactId, message: u64) -> Result<Flow, F
             Err(Failure::new(Kind::Refused, format!("the message to {name} cannot be sent: {failure}")))
         }
         _ => {
-            let value = json!({ "contact": name, "number": said.number });
-            desk.result("sent", value, format!("sent: it waits for {name} on their relay"));
+            let value = json!({ "contact": name, "number": said.number, "proxied": said.proxied });
+            let way = if said.proxied { " through your relay, so that theirs has not seen you" } else { "" };
+            desk.result("sent", value, format!("sent{way}: it waits for {name} on their relay"));
             Ok(Flow::Done)
         }
     }
@@ -481,8 +482,9 @@ fn progress(desk: &mut Desk<'_>, contact: ContactId, message: u64) {
     let Some(said) = find(desk, contact, message) else { return };
     let (sign, word) = sign(&said.progress);
     let name = desk.name(contact);
-    let mut value = json!({ "contact": name, "number": said.number });
-    let mut text = format!("  {sign} {}", beginning(&said.text));
+    let mut value = json!({ "contact": name, "number": said.number, "proxied": said.proxied });
+    let way = if said.proxied && said.progress == Progress::Sent { " (through your relay)" } else { "" };
+    let mut text = format!("  {sign} {}{way}", beginning(&said.text));
     if let Progress::Failed(failure) = &said.progress {
         value["message"] = failure.as_str().into();
         text = format!("{text}: {failure}");
@@ -508,6 +510,7 @@ fn show_history(desk: &mut Desk<'_>, contact: ContactId, count: usize) {
         let who = if said.is_mine() { format!("you {sign}") } else { name.clone() };
         let value = json!({
             "contact": name, "number": said.number, "time": said.time, "text": said.text, "state": word,
+            "proxied": said.proxied,
         });
         desk.result("history", value, format!("{who}: {}", printable(&said.text)));
     }
