@@ -41,7 +41,9 @@ use smp_proto::wire::Identifier;
 use smp_proto::wire::address::ServerAddress;
 use smp_proto::wire::command::{QueueMode, SubscriptionMode};
 use smp_proto::wire::version::Version;
-use smp_runtime_std::client::{ClientDriver, ClientError, ClientEvent, ClientOptions, Told, fresh_entropy};
+use smp_runtime_std::client::{
+    ClientDriver, ClientError, ClientEvent, ClientOptions, ProxiedSessions, Told, fresh_entropy,
+};
 use smp_runtime_std::dialing::{self, DialError};
 use smp_runtime_std::fast_cryptography::FAST;
 
@@ -64,6 +66,7 @@ pub struct SmolClient {
     bell: Receiver<()>,
     button: Sender<()>,
     board: Board,
+    proxied: ProxiedSessions,
 }
 
 impl fmt::Debug for SmolClient {
@@ -111,7 +114,7 @@ impl SmolClient {
         executor.spawn(async move { worker.run().await }).detach();
         // The worker says that it is connected, or ends and closes the channel.
         match first.recv().await {
-            Ok(()) => Ok(Self { requests, bell, button, board }),
+            Ok(()) => Ok(Self { requests, bell, button, board, proxied: ProxiedSessions::default() }),
             Err(_) => Err(look(&board, |shared| shared.ended.clone()).unwrap_or(ClientError::Stopped)),
         }
     }
@@ -135,6 +138,34 @@ impl SmolClient {
         let (sender, answer) = channel::bounded(1);
         self.requests.send((command, sender)).await.map_err(|_| self.why_ended())?;
         answer.recv().await.unwrap_or_else(|_| Err(self.why_ended()))
+    }
+
+    /// Has the relay of this client, as a proxy, forward a command to another one, which does not see this client: `SEND`,
+    /// `SKEY`, `LKEY`, `LGET` or `READ`. `password` is the proxy's, if it asks for one.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] when the other relay answers with an error; [`ClientError::NotForwarded`] when the proxy does;
+    /// [`ClientError::NotTheRelay`] when the proxy shows another relay.
+    pub async fn forward(
+        &self,
+        relay: &ServerAddress,
+        password: Option<&[u8]>,
+        command: ClientCommand,
+    ) -> Result<Reply, ClientError> {
+        if let Some(session) = self.proxied.find(relay) {
+            match self.command(command.clone().through(&session)).await {
+                Err(error) if ProxiedSessions::is_gone(&error) => self.proxied.forget(&session),
+                other => return other,
+            }
+        }
+        let password = password.map(Bytes::copy_from_slice);
+        match self.command(ClientCommand::proxy_connect(relay.clone(), password)).await? {
+            Reply::ProxiedRelay(session) => {
+                self.proxied.remember(relay, &session);
+                self.command(command.through(&session)).await
+            }
+            _ => Err(ClientError::Unexpected),
+        }
     }
 
     /// What happened next without being asked for.

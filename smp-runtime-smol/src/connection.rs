@@ -1,4 +1,4 @@
-//! One connection as a task: moves bytes between the socket and [`RelayConnection`], and waits.
+//! One connection as a task: moves bytes between the socket and [`Driven`] connection, and waits.
 //!
 //! Owns: the socket, and when its deadline is. It decides nothing. It reads what is there before it waits, writes
 //! everything that there is with as few calls as possible, and gives others their turn after a while.
@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use mio::net::TcpStream;
-use smp_runtime_std::relay::connection::RelayConnection;
+use smp_runtime_std::relay::Driven;
 
 use crate::reactor::Source;
 
@@ -17,7 +17,7 @@ use crate::reactor::Source;
 const READS_PER_TURN: usize = 8;
 
 /// Drives `connection` over `socket` until it ends, for whatever reason.
-pub async fn drive(socket: Source<TcpStream>, connection: RelayConnection) {
+pub async fn drive(socket: Source<TcpStream>, connection: impl Driven) {
     let mut driver = Driver { socket, connection, armed: None };
     loop {
         let busy = driver.take_turn();
@@ -33,14 +33,14 @@ pub async fn drive(socket: Source<TcpStream>, connection: RelayConnection) {
     }
 }
 
-struct Driver {
+struct Driver<C> {
     socket: Source<TcpStream>,
-    connection: RelayConnection,
+    connection: C,
     /// When the socket's deadline is.
     armed: Option<Instant>,
 }
 
-impl Driver {
+impl<C: Driven> Driver<C> {
     /// Reads, works and writes until there is nothing to do or it is somebody else's turn: true in the latter case.
     fn take_turn(&mut self) -> bool {
         for _ in 0..READS_PER_TURN {

@@ -18,6 +18,7 @@ use smol::channel::{self, Receiver, Sender};
 use smol::future::{FutureExt, or};
 use smp_runtime_std::relay::Relay;
 use smp_runtime_std::relay::connection::RelayConnection;
+use smp_runtime_std::relay::dial::RelayDial;
 use smp_runtime_std::storage::Workload;
 
 use crate::connection::drive;
@@ -37,6 +38,7 @@ pub struct Service {
     addresses: Vec<SocketAddr>,
     accepting: Tasks,
     timekeeper: Tasks,
+    dialling: Tasks,
 }
 
 /// Tasks on other threads that end when they are told to.
@@ -125,7 +127,18 @@ impl Service {
             let relay = Arc::clone(&relay);
             move |reactor| until_stopped.run(keep_time(relay, Rc::clone(reactor)))
         });
-        Ok(Self { relay, addresses, accepting, timekeeper })
+        let (dialling, until_stopped) = Tasks::new();
+        crew.spawn({
+            let (relay, crew) = (Arc::clone(&relay), crew.clone());
+            move |_| until_stopped.run(dial(relay, crew))
+        });
+        Ok(Self { relay, addresses, accepting, timekeeper, dialling })
+    }
+
+    /// What is behind it.
+    #[must_use]
+    pub const fn relay(&self) -> &Arc<Relay> {
+        &self.relay
     }
 
     /// Where it listens, with the ports that the system chose.
@@ -141,6 +154,7 @@ impl Service {
         let until = Instant::now() + patience;
         self.accepting.stop().await;
         self.relay.drain();
+        self.dialling.stop().await;
         let quiet = wait_until(until, || self.relay.is_quiet()).await;
         self.relay.finish();
         wait_until(until, || self.relay.connections() == 0).await;
@@ -226,6 +240,39 @@ fn welcome(socket: TcpStream, address: SocketAddr, relay: &Arc<Relay>, crew: &Cr
 /// the panic says has been printed by then.
 async fn contain(task: impl Future<Output = ()>) {
     let _ = AssertUnwindSafe(task).catch_unwind().await;
+}
+
+/// Dials the relays that this one forwards to: names and connections on threads that may block, then a task like others.
+async fn dial(relay: Arc<Relay>, crew: Crew) {
+    loop {
+        poll_fn(|context| if relay.poll_dials(context.waker()) { Poll::Ready(()) } else { Poll::Pending })
+            .await;
+        while let Some(dial) = relay.take_dial() {
+            let crew = crew.clone();
+            smol::unblock(move || match dial.reach() {
+                Ok(socket) => settle(socket, dial, &crew),
+                Err(failure) => dial.failed(failure),
+            })
+            .detach();
+        }
+    }
+}
+
+/// Makes a task of a connection to another relay.
+fn settle(socket: std::net::TcpStream, dial: RelayDial, crew: &Crew) {
+    if socket.set_nonblocking(true).is_err() {
+        return;
+    }
+    if let Some(link) = dial.connected() {
+        crew.spawn(move |reactor| {
+            let registered = reactor.register(TcpStream::from_std(socket));
+            contain(async move {
+                if let Ok(socket) = registered {
+                    drive(socket, link).await;
+                }
+            })
+        });
+    }
 }
 
 /// Wakes the relay at its deadlines: expiry, and whatever else the broker waits for.

@@ -13,8 +13,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::readiness::Bell;
-use crate::relay::Relay;
 use crate::relay::connection::RelayConnection;
+use crate::relay::dial::RelayDial;
+use crate::relay::{Driven, Relay};
 
 /// How long accepting pauses when the system has no more files, threads or memory.
 const PAUSE_WHEN_EXHAUSTED: Duration = Duration::from_millis(100);
@@ -51,6 +52,8 @@ impl BlockingRelay {
         started.spawn("smp-accept", move |bell| accept(&listener, &relay, &stopping, &bell))?;
         let (relay, stopping) = (Arc::clone(&started.relay), Arc::clone(&started.stopping));
         started.spawn("smp-timekeeper", move |bell| keep_time(&relay, &stopping, &bell))?;
+        let (relay, stopping) = (Arc::clone(&started.relay), Arc::clone(&started.stopping));
+        started.spawn("smp-dialler", move |bell| dial(&relay, &stopping, &bell))?;
         Ok(started)
     }
 
@@ -155,7 +158,7 @@ fn accept(listener: &TcpListener, relay: &Arc<Relay>, stopping: &AtomicBool, bel
 }
 
 /// Drives `connection` over `socket` until it ends, for whatever reason.
-fn drive(mut socket: &TcpStream, mut connection: RelayConnection, bell: &Bell) {
+fn drive(mut socket: &TcpStream, mut connection: impl Driven, bell: &Bell) {
     let waker = bell.waker();
     loop {
         connection.work();
@@ -190,6 +193,37 @@ fn drive(mut socket: &TcpStream, mut connection: RelayConnection, bell: &Bell) {
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             connection.handle_timeout();
         }
+    }
+}
+
+/// Dials the relays that this one forwards to, each on a thread of its own.
+fn dial(relay: &Arc<Relay>, stopping: &AtomicBool, bell: &Bell) {
+    let waker = bell.waker();
+    while !stopping.load(Ordering::Acquire) {
+        if !relay.poll_dials(&waker) && bell.wait(None::<&TcpStream>, false, false, None).is_err() {
+            thread::sleep(PAUSE_WHEN_EXHAUSTED);
+        }
+        while let Some(dial) = relay.take_dial() {
+            // Without a thread the dial is dropped, and has failed.
+            let _ = thread::Builder::new()
+                .name("smp-destination".to_owned())
+                .stack_size(STACK)
+                .spawn(move || reach(dial));
+        }
+    }
+}
+
+/// Reaches another relay, and drives the connection until it ends.
+fn reach(dial: RelayDial) {
+    let socket = match dial.reach() {
+        Ok(socket) => socket,
+        Err(failure) => return dial.failed(failure),
+    };
+    let Ok(bell) = Bell::new() else { return };
+    if socket.set_nonblocking(true).is_ok()
+        && let Some(link) = dial.connected()
+    {
+        drive(&socket, link, &bell);
     }
 }
 

@@ -15,5 +15,6 @@ pub mod fast_cryptography;
 #[cfg(unix)]
 mod readiness;
 pub mod relay;
+pub mod socks;
 pub mod storage;
 pub mod tls;

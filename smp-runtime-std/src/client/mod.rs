@@ -35,6 +35,7 @@
 
 mod driver;
 mod error;
+mod proxied;
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -56,6 +57,7 @@ use smp_proto::wire::version::Version;
 pub use driver::fresh_entropy;
 pub use driver::{ClientDriver, ClientOptions, Told};
 pub use error::{ClientError, ClientEvent};
+pub use proxied::ProxiedSessions;
 
 use crate::dialing;
 use crate::fast_cryptography::FAST;
@@ -98,6 +100,7 @@ pub struct BlockingClient {
     requests: mpsc::Sender<Request>,
     bell: Waker,
     board: Arc<Board>,
+    proxied: ProxiedSessions,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -135,7 +138,8 @@ impl BlockingClient {
             .name("smp-client".to_owned())
             .spawn(move || worker.run(&bell))
             .map_err(ClientError::system)?;
-        let client = Self { requests, bell: waker, board, thread: Some(thread) };
+        let client =
+            Self { requests, bell: waker, board, proxied: ProxiedSessions::default(), thread: Some(thread) };
         let mut told = client.board.lock();
         loop {
             if let Some(error) = &told.ended {
@@ -162,6 +166,34 @@ impl BlockingClient {
     /// command or not.
     pub fn command(&self, command: ClientCommand) -> Result<Reply, ClientError> {
         self.submit(command)?.wait()
+    }
+
+    /// Has the relay of this client, as a proxy, forward a command to another one, which does not see this client: `SEND`,
+    /// `SKEY`, `LKEY`, `LGET` or `READ`. `password` is the proxy's, if it asks for one.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] when the other relay answers with an error; [`ClientError::NotForwarded`] when the proxy does;
+    /// [`ClientError::NotTheRelay`] when the proxy shows another relay.
+    pub fn forward(
+        &self,
+        relay: &ServerAddress,
+        password: Option<&[u8]>,
+        command: ClientCommand,
+    ) -> Result<Reply, ClientError> {
+        if let Some(session) = self.proxied.find(relay) {
+            match self.command(command.clone().through(&session)) {
+                Err(error) if ProxiedSessions::is_gone(&error) => self.proxied.forget(&session),
+                other => return other,
+            }
+        }
+        let password = password.map(Bytes::copy_from_slice);
+        match self.command(ClientCommand::proxy_connect(relay.clone(), password))? {
+            Reply::ProxiedRelay(session) => {
+                self.proxied.remember(relay, &session);
+                self.command(command.through(&session))
+            }
+            _ => Err(ClientError::Unexpected),
+        }
     }
 
     /// Sends a command without waiting, so that several can be on their way.

@@ -25,6 +25,7 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("STORAGE", "How queues and messages are written to disk."),
     ("AUTH", "Who may create queues."),
     ("TRANSPORT", "Where the relay listens, and under which names clients know it."),
+    ("PROXY", "Forwarding for clients that do not want other relays to see their addresses."),
     ("INACTIVE_CLIENTS", "Clients that are connected and do nothing."),
     ("LIMITS", "How much the relay gives, in total and to one client."),
     ("THREADS", "How much of the machine the relay uses."),
@@ -126,6 +127,75 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key("TRANSPORT", "websockets", "off", "Not supported: only `off` is allowed."),
     key(
+        "PROXY",
+        "enable",
+        "on",
+        "`off`: this relay forwards nothing. Otherwise whoever may create queues may have commands forwarded.",
+    ),
+    key(
+        "PROXY",
+        "host_mode",
+        "public",
+        "Which host is used of a relay that has several: `public`, or `onion` (with socks_proxy).",
+    ),
+    key(
+        "PROXY",
+        "required_host_mode",
+        "off",
+        "`on`: only hosts of that kind are used, and relays without one cannot be reached.",
+    ),
+    key(
+        "PROXY",
+        "own_server_domains",
+        "",
+        "The domains of relays that you operate, separated by spaces: forwarding to them is counted apart.",
+    ),
+    key(
+        "PROXY",
+        "socks_proxy",
+        "",
+        "The SOCKS5 proxy through which relays are reached, as HOST:PORT (localhost:9050 for Tor). It resolves their names.",
+    ),
+    key(
+        "PROXY",
+        "socks_mode",
+        "onion",
+        "`onion`: only onion hosts are reached through the SOCKS proxy; `always`: all are.",
+    ),
+    key(
+        "PROXY",
+        "client_concurrency",
+        "32",
+        "Commands of one client that are forwarded at the same time: 1 to 1000. Further ones wait.",
+    ),
+    key(
+        "PROXY",
+        "private_destinations",
+        "off",
+        "`on`: relays on private and loopback addresses may be reached, too. A client could then use this relay as a way\n\
+         into your network: only for relays that nobody else can reach.",
+    ),
+    key(
+        "PROXY",
+        "destinations",
+        "10000",
+        "Relays to which there are connections, at the same time: 1 to 1000000.",
+    ),
+    key("PROXY", "dials", "256", "Relays that are connected to at the same time: 1 to 10000."),
+    key(
+        "PROXY",
+        "connect_seconds",
+        "30",
+        "How long connecting to a relay may take, with its handshakes: 1 to 600.",
+    ),
+    key("PROXY", "command_seconds", "30", "How long a relay may take to answer a command: 1 to 600."),
+    key(
+        "PROXY",
+        "idle_seconds",
+        "1800",
+        "After how many seconds without commands a connection to a relay is closed: 10 to 31536000.",
+    ),
+    key(
         "INACTIVE_CLIENTS",
         "disconnect",
         "on",
@@ -216,4 +286,4 @@ pub(super) const KEYS: &[Key] = &[
 ];
 
 /// Sections that other relays' files have and this relay has no use for; named in the error.
-pub(super) const FOREIGN_SECTIONS: &[&str] = &["PROXY", "WEB", "INFORMATION", "NAMES"];
+pub(super) const FOREIGN_SECTIONS: &[&str] = &["WEB", "INFORMATION", "NAMES"];

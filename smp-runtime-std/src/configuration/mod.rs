@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ini::{Ini, ParseOption};
+use smp_proto::proxy::hosts::{HostMode, HostPolicy, SocksMode};
 use zeroize::Zeroizing;
 
 pub use template::{Initial, render};
@@ -54,8 +55,52 @@ pub struct Configuration {
     pub inactive_after: Option<Duration>,
     /// How much the relay gives.
     pub limits: ServiceLimits,
+    /// Forwarding to other relays.
+    pub proxy: ProxySettings,
     /// How many threads serve connections; `None`: one for each core.
     pub threads: Option<usize>,
+}
+
+/// A relay's dealings with other relays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxySettings {
+    /// Whether it forwards anything.
+    pub enabled: bool,
+    /// Which hosts of relays are used, and how they are reached.
+    pub policy: HostPolicy,
+    /// The SOCKS5 proxy, as host and port.
+    pub socks_proxy: Option<String>,
+    /// The domains of the operator's own relays.
+    pub own_domains: Vec<String>,
+    /// Commands of one client that are forwarded at the same time.
+    pub client_concurrency: u16,
+    /// Relays to which there are connections at the same time.
+    pub destinations: usize,
+    /// Relays that are connected to at the same time.
+    pub dials: usize,
+    /// How long connecting may take.
+    pub connect_time_limit: Duration,
+    /// How long an answer may take.
+    pub command_time_limit: Duration,
+    /// After how long without commands a connection is closed.
+    pub idle_after: Duration,
+}
+
+impl Default for ProxySettings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            policy: HostPolicy::default(),
+            socks_proxy: None,
+            own_domains: Vec::new(),
+            client_concurrency: 32,
+            destinations: 10_000,
+            dials: 256,
+            connect_time_limit: Duration::from_secs(30),
+            command_time_limit: Duration::from_secs(30),
+            idle_after: Duration::from_secs(1800),
+        }
+    }
 }
 
 /// When a write counts as done.
@@ -268,6 +313,7 @@ impl Default for Configuration {
             listen_was_set: false,
             inactive_after: Some(Duration::from_secs(21_600)),
             limits: ServiceLimits::default(),
+            proxy: ProxySettings::default(),
             threads: None,
         }
     }
@@ -360,6 +406,7 @@ impl Configuration {
                 .get("INACTIVE_CLIENTS", "disconnect", value::on_off)?
                 .then_some(inactive),
             limits: settings.limits()?,
+            proxy: settings.proxy()?,
             threads: match settings.size("THREADS", "threads", 0, 1024)? {
                 0 => None,
                 threads => Some(threads),
@@ -486,6 +533,43 @@ impl<'a> Settings<'a> {
             key,
             value: Some(number.to_string()),
             allowed: format!("at most {} on this machine", usize::MAX),
+        })
+    }
+
+    fn proxy(&self) -> Result<ProxySettings, ConfigurationError> {
+        let seconds = |key, least, most| self.integer("PROXY", key, least, most).map(Duration::from_secs);
+        let socks_proxy = match self.text("PROXY", "socks_proxy") {
+            "" => None,
+            _ => Some(self.get("PROXY", "socks_proxy", value::host_and_port)?),
+        };
+        let socks = self.get("PROXY", "socks_mode", |text| match text {
+            "onion" => Ok(SocksMode::Onion),
+            "always" => Ok(SocksMode::Always),
+            _ => Err(NotAllowed("`onion` or `always`".into())),
+        })?;
+        let mode = self.get("PROXY", "host_mode", |text| match text {
+            "public" => Ok(HostMode::Public),
+            "onion" if socks_proxy.is_some() => Ok(HostMode::Onion),
+            "onion" => Err(NotAllowed("`public`, or `onion` together with socks_proxy".into())),
+            _ => Err(NotAllowed("`public` or `onion`".into())),
+        })?;
+        let concurrency = self.integer("PROXY", "client_concurrency", 1, 1000)?;
+        Ok(ProxySettings {
+            enabled: self.get("PROXY", "enable", value::on_off)?,
+            policy: HostPolicy {
+                mode,
+                required: self.get("PROXY", "required_host_mode", value::on_off)?,
+                socks: if socks_proxy.is_some() { socks } else { SocksMode::Never },
+                allow_private: self.get("PROXY", "private_destinations", value::on_off)?,
+            },
+            socks_proxy,
+            own_domains: self.get("PROXY", "own_server_domains", value::domains)?,
+            client_concurrency: u16::try_from(concurrency).unwrap_or(u16::MAX),
+            destinations: self.size("PROXY", "destinations", 1, 1_000_000)?,
+            dials: self.size("PROXY", "dials", 1, 10_000)?,
+            connect_time_limit: seconds("connect_seconds", 1, 600)?,
+            command_time_limit: seconds("command_seconds", 1, 600)?,
+            idle_after: seconds("idle_seconds", 10, 31_536_000)?,
         })
     }
 

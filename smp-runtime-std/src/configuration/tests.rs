@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use super::{Configuration, ConfigurationError, Durability, Initial, catalogue, render};
+use smp_proto::proxy::hosts::{HostMode, HostPolicy, SocksMode};
+
+use super::{Configuration, ConfigurationError, Durability, Initial, ProxySettings, catalogue, render};
 
 fn parse(text: &str) -> Result<Configuration, ConfigurationError> {
     Configuration::parse(Path::new("smp-server.ini"), text)
@@ -67,6 +69,23 @@ fn settings_take_effect() {
     assert!(read.limits.uncounted_addresses.is_empty());
     assert_eq!(read.limits.message_quota, 7);
     assert_eq!(read.threads, Some(3));
+    let read = parse(
+        "[PROXY]\nhost_mode: onion\nrequired_host_mode: on\nsocks_proxy: [::1]:9050\nsocks_mode: always\n\
+         own_server_domains: .example.com Example.org\nclient_concurrency: 5\nprivate_destinations: on\n",
+    )
+    .expect("right");
+    let policy =
+        HostPolicy { mode: HostMode::Onion, required: true, socks: SocksMode::Always, allow_private: true };
+    let proxy = ProxySettings {
+        policy,
+        socks_proxy: Some("[::1]:9050".into()),
+        own_domains: vec!["example.com".into(), "example.org".into()],
+        client_concurrency: 5,
+        ..ProxySettings::default()
+    };
+    assert_eq!(read.proxy, proxy);
+    // Without a SOCKS proxy nothing goes through it.
+    assert_eq!(parse("[PROXY]\nsocks_mode: always\n").expect("right").proxy, ProxySettings::default());
 }
 
 #[test]
@@ -85,7 +104,12 @@ fn complaints_say_where_and_what_is_allowed() {
         ("[AUTH]\nnew_queue: on\n", &["[AUTH] new_queue", "unknown key", "create_password"]),
         ("[AUTH]\nport: 1\n", &["[AUTH] port", "unknown key", "belongs in [TRANSPORT]"]),
         ("[AUHT]\nnew_queues: on\n", &["[AUHT]", "unknown section", "AUTH"]),
-        ("[PROXY]\nsocks_proxy: localhost:9050\n", &["[PROXY]", "nothing to set there"]),
+        ("[WEB]\nhttps: 443\n", &["[WEB]", "nothing to set there"]),
+        ("[PROXY]\nsocks_proxy: localhost\n", &["[PROXY] socks_proxy", "localhost:9050"]),
+        ("[PROXY]\nhost_mode: onion\n", &["[PROXY] host_mode", "together with socks_proxy"]),
+        ("[PROXY]\nsocks_mode: sometimes\n", &["[PROXY] socks_mode", "`onion` or `always`"]),
+        ("[PROXY]\nclient_concurrency: 0\n", &["[PROXY] client_concurrency", "1 to 1000"]),
+        ("[PROXY]\nown_server_domains: a,b\n", &["own_server_domains", "separated by spaces"]),
         ("[AUTH]\nnew_queues: on\nnew_queues: off\n", &["[AUTH] new_queues", "more than once"]),
         ("[AUTH]\nnew_queues: on\n[AUTH]\nnew_queues: off\n", &["[AUTH] new_queues", "more than once"]),
         ("new_queues: on\n", &["unknown section"]),

@@ -77,6 +77,31 @@ pub(super) fn hosts(text: &str) -> Result<Vec<String>, NotAllowed> {
         .collect()
 }
 
+/// A host and a port.
+pub(super) fn host_and_port(text: &str) -> Result<String, NotAllowed> {
+    let not_allowed = || NotAllowed("a host and a port, such as `localhost:9050`".into());
+    let (host, port) = text.rsplit_once(':').ok_or_else(not_allowed)?;
+    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let is_host = match bare {
+        Some(bare) => bare.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && !host.contains(':') && hosts(host).is_ok_and(|hosts| hosts.len() == 1),
+    };
+    match port.parse::<u16>() {
+        Ok(port) if port > 0 && is_host => Ok(text.to_owned()),
+        _ => Err(not_allowed()),
+    }
+}
+
+/// Domains, separated by spaces.
+pub(super) fn domains(text: &str) -> Result<Vec<String>, NotAllowed> {
+    text.split_whitespace()
+        .map(|domain| match hosts(domain) {
+            Ok(_) if !domain.contains(',') => Ok(domain.trim_start_matches('.').to_ascii_lowercase()),
+            _ => Err(NotAllowed("domain names, separated by spaces".into())),
+        })
+        .collect()
+}
+
 /// A password as it may appear in an address (WIRE-FACTS 1, `BasicAuth`).
 pub(super) fn password(text: &str) -> Result<String, NotAllowed> {
     let fits = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'@' | b':' | b'/');

@@ -4,13 +4,17 @@
 //! has to say after a call (actions, connections to wake, another deadline) is taken out before the lock is given back,
 //! so nobody has to remember to; bells ring after that, so that whoever wakes does not find the lock taken.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 
 use smp_proto::broker::storage::{ActionId, Completion, StorageAction};
 use smp_proto::broker::{Broker, ConnectionId};
+use smp_proto::proxy::{LinkId, Proxy, ProxyAction};
 use smp_proto::time::{Instant, Now};
+use smp_proto::wire::address::ServerAddress;
 
+use super::clock::Clock;
 use super::wakeup::{Events, Wakeup};
 
 /// Where storage actions go. Called with the broker held, so that their order is the broker's: it must only put them
@@ -25,10 +29,20 @@ pub(super) struct Held {
     state: Mutex<State>,
     /// Rings when the broker's next deadline is earlier than the one that is waited for.
     timekeeper: Wakeup,
+    /// Rings when there is a destination to dial.
+    dialler: Wakeup,
+    clock: Clock,
 }
+
+/// A destination that is to be dialled.
+type Dial = (LinkId, Arc<Wakeup>, Box<ServerAddress>);
 
 struct State {
     broker: Broker,
+    proxy: Proxy,
+    /// The bells of connections to other relays, by their slots.
+    links: Vec<Option<(LinkId, Arc<Wakeup>)>>,
+    dials: VecDeque<Dial>,
     /// `None` until storage is there; actions wait in the broker then.
     storage: Option<Box<dyn ActionQueue>>,
     /// By the slots of connections.
@@ -40,9 +54,18 @@ struct State {
 }
 
 impl Held {
-    pub(super) fn new(broker: Broker) -> Self {
-        let state = State { broker, storage: None, bells: Vec::new(), actions: Vec::new(), armed: None };
-        Self { state: Mutex::new(state), timekeeper: Wakeup::default() }
+    pub(super) fn new(broker: Broker, proxy: Proxy, clock: Clock) -> Self {
+        let state = State {
+            broker,
+            proxy,
+            links: Vec::new(),
+            dials: VecDeque::new(),
+            storage: None,
+            bells: Vec::new(),
+            actions: Vec::new(),
+            armed: None,
+        };
+        Self { state: Mutex::new(state), timekeeper: Wakeup::default(), dialler: Wakeup::default(), clock }
     }
 
     /// Says where storage actions go. Storage in turn hands completions to [`Self::complete`].
@@ -70,10 +93,33 @@ impl Held {
     /// Holds the broker for `act`, which must be short. `own` is the connection that asks: it looks itself what there
     /// is for it, and is not woken.
     pub(super) fn hold<R>(&self, own: Option<ConnectionId>, act: impl FnOnce(&mut Broker) -> R) -> R {
+        self.hold_state(own, |state| act(&mut state.broker))
+    }
+
+    /// Holds the proxy for `act`, which must be short.
+    pub(super) fn hold_proxy<R>(&self, act: impl FnOnce(&mut Proxy) -> R) -> R {
+        self.hold_state(None, |state| act(&mut state.proxy))
+    }
+
+    /// Does what broker and proxy have to do at their deadlines.
+    pub(super) fn handle_timeout(&self, now: Now) {
+        self.hold_state(None, |state| {
+            state.broker.handle_timeout(now);
+            state.proxy.handle_timeout(now);
+        });
+    }
+
+    fn hold_state<R>(&self, own: Option<ConnectionId>, act: impl FnOnce(&mut State) -> R) -> R {
         let mut bells = Vec::new();
+        let mut rung = Rung::default();
         let mut guard = self.lock();
         let state = &mut *guard;
-        let result = act(&mut state.broker);
+        let result = act(state);
+        state.ring_connections(own, &mut bells);
+        if state.work_on_proxy(&self.clock, &mut rung) {
+            // What the proxy has answered at once is news even for whoever asked.
+            state.ring_connections(None, &mut bells);
+        }
         if let Some(storage) = &state.storage {
             while let Some(action) = state.broker.poll_storage() {
                 state.actions.push(action);
@@ -82,14 +128,7 @@ impl Held {
                 storage.submit(&mut state.actions);
             }
         }
-        while let Some(connection) = state.broker.poll_ready() {
-            if Some(connection) != own
-                && let Some(Some(bell)) = state.bells.get(connection.slot())
-            {
-                bells.push(Arc::clone(bell));
-            }
-        }
-        let next = state.broker.next_deadline();
+        let next = state.next_deadline();
         let earlier = next.is_some_and(|next| state.armed.is_none_or(|armed| next < armed));
         drop(guard);
         if earlier {
@@ -98,7 +137,47 @@ impl Held {
         for bell in bells {
             bell.raise(Events::READY);
         }
+        for (bell, events) in rung.links {
+            bell.raise(events);
+        }
+        if rung.dials {
+            self.dialler.raise(Events::READY);
+        }
         result
+    }
+
+    /// Looks something up in the proxy.
+    pub(super) fn look_at_proxy<R>(&self, look: impl FnOnce(&Proxy) -> R) -> R {
+        look(&self.lock().proxy)
+    }
+
+    /// The next destination to dial.
+    pub(super) fn take_dial(&self) -> Option<Dial> {
+        self.lock().dials.pop_front()
+    }
+
+    /// For the dialler: sets who is woken by the next destination, and says whether there may be one already.
+    pub(super) fn poll_dials(&self, waker: &Waker) -> bool {
+        self.dialler.poll(waker) && !self.dialler.take().is_empty()
+    }
+
+    /// A connection to another relay is over, and rings no more.
+    pub(super) fn forget_link(&self, id: LinkId) {
+        if let Some(place) = self.lock().links.get_mut(id.slot()) {
+            place.take_if(|(known, _)| *known == id);
+        }
+    }
+
+    /// Has every connection to another relay end, and dials none any more. For stopping only.
+    pub(super) fn close_links(&self) {
+        let mut state = self.lock();
+        let links: Vec<_> = state.links.iter_mut().filter_map(Option::take).collect();
+        let dials = std::mem::take(&mut state.dials);
+        drop(state);
+        drop(dials);
+        for (_, bell) in links {
+            bell.raise(Events::FINISH);
+        }
     }
 
     /// Looks something up: nothing comes of it that anybody would have to be told.
@@ -145,12 +224,82 @@ impl Held {
     /// For the timekeeper: the next deadline, for which it will come.
     pub(super) fn arm(&self) -> Option<Instant> {
         let mut state = self.lock();
-        state.armed = state.broker.next_deadline();
+        state.armed = state.next_deadline();
         state.armed
     }
 
     /// For the timekeeper: whether to call [`Self::arm`] again, and otherwise who is woken then.
     pub(super) fn poll_rearm(&self, waker: &Waker) -> bool {
         self.timekeeper.poll(waker) && !self.timekeeper.take().is_empty()
+    }
+}
+
+/// What rings when the lock is given back.
+#[derive(Default)]
+struct Rung {
+    links: Vec<(Arc<Wakeup>, Events)>,
+    dials: bool,
+}
+
+impl State {
+    fn next_deadline(&self) -> Option<Instant> {
+        [self.broker.next_deadline(), self.proxy.next_deadline()].into_iter().flatten().min()
+    }
+
+    /// Takes the bells of the connections that have something to be told.
+    fn ring_connections(&mut self, own: Option<ConnectionId>, bells: &mut Vec<Arc<Wakeup>>) {
+        while let Some(connection) = self.broker.poll_ready() {
+            if Some(connection) != own
+                && let Some(Some(bell)) = self.bells.get(connection.slot())
+            {
+                bells.push(Arc::clone(bell));
+            }
+        }
+    }
+
+    /// Carries requests and answers between broker and proxy until there are none: true when there were answers.
+    fn work_on_proxy(&mut self, clock: &Clock, rung: &mut Rung) -> bool {
+        let mut answered = false;
+        loop {
+            while let Some((ticket, answer)) = self.proxy.poll_answer() {
+                self.broker.answer_proxied(ticket, answer);
+                answered = true;
+            }
+            match self.broker.poll_proxy_request() {
+                Some(request) => self.proxy.handle(request, clock.now()),
+                None => break,
+            }
+        }
+        while let Some(action) = self.proxy.poll_action() {
+            match action {
+                ProxyAction::Dial(id, address) => {
+                    let bell = Arc::new(Wakeup::default());
+                    if self.links.len() <= id.slot() {
+                        self.links.resize(id.slot() + 1, None);
+                    }
+                    if let Some(place) = self.links.get_mut(id.slot()) {
+                        *place = Some((id, Arc::clone(&bell)));
+                    }
+                    self.dials.push_back((id, bell, address));
+                    rung.dials = true;
+                }
+                ProxyAction::MaySend(id) => {
+                    if let Some(Some((known, bell))) = self.links.get(id.slot())
+                        && *known == id
+                    {
+                        rung.links.push((Arc::clone(bell), Events::READY));
+                    }
+                }
+                ProxyAction::Close(id) => {
+                    let place = self.links.get_mut(id.slot());
+                    if let Some((_, bell)) = place.and_then(|place| place.take_if(|(known, _)| *known == id))
+                    {
+                        rung.links.push((bell, Events::FINISH));
+                    }
+                    self.dials.retain(|(dial, ..)| *dial != id);
+                }
+            }
+        }
+        answered
     }
 }

@@ -1,8 +1,10 @@
 //! A relay, whatever runtime it runs on: the broker behind a lock, storage beside it, connections around it.
 //!
-//! Owns: the one [`Broker`], the way of its storage actions, who is to be woken, admission, the process's entropy and
+//! Owns: the one [`Broker`] and the one [`Proxy`] beside it, the way of its storage actions, who is to be woken, admission, the process's entropy and
 //! clocks. Runtimes own sockets, timers and threads, and drive one [`RelayConnection`](connection::RelayConnection) for
-//! each socket. The lock is held only while the broker looks up, executes, completes and hands out: never over
+//! each
+//! client's socket; for a proxy also one [`RelayLink`](link::RelayLink) for each destination, after dialling it
+//! ([`Relay::take_dial`]). The lock is held only while the broker looks up, executes, completes and hands out: never over
 //! cryptography, IO or waiting.
 //!
 //! ```text
@@ -17,8 +19,11 @@ pub mod admission;
 pub mod clock;
 pub mod connection;
 mod conversation;
+pub mod dial;
+mod driven;
 pub mod entropy;
 mod held;
+pub mod link;
 mod setup;
 pub mod wakeup;
 
@@ -27,11 +32,14 @@ use std::task::Waker;
 use std::time::{Duration, Instant as SystemInstant};
 
 use smp_proto::broker::{BlockError, Broker, Statistics};
+use smp_proto::proxy::{Proxy, ProxyStatistics};
 use smp_proto::session::server::ServerSessionConfig;
 use smp_proto::wire::error::Blocked;
 
 use self::admission::Admission;
 use self::clock::Clock;
+use self::dial::{Reaching, RelayDial};
+pub use self::driven::Driven;
 use self::entropy::ProcessEntropy;
 pub use self::held::ActionQueue;
 use self::held::Held;
@@ -51,6 +59,8 @@ pub struct Relay {
     sessions: Arc<ServerSessionConfig>,
     limits: ServiceLimits,
     inactive_after: Option<Duration>,
+    /// How other relays are reached.
+    reaching: Arc<Reaching>,
     /// The thread that writes, when the relay has started it itself.
     storage: Option<StorageThread>,
 }
@@ -104,7 +114,7 @@ impl Relay {
     /// Does what the broker has to do at its deadlines.
     pub fn handle_timeout(&self) {
         let now = self.clock.now();
-        self.held.hold(None, |broker| broker.handle_timeout(now));
+        self.held.handle_timeout(now);
     }
 
     /// Where the threads that drive connections say when they work and when they rest, so that what they want stored is
@@ -128,6 +138,7 @@ impl Relay {
     /// Tells every connection to say what there is to say, and to end. To be called when [`Self::is_quiet`].
     pub fn finish(&self) {
         self.admission.close(Events::FINISH);
+        self.held.close_links();
     }
 
     /// How many connections there are.
@@ -151,6 +162,26 @@ impl Relay {
     /// [`BlockError`].
     pub fn unblock(&self, id: &[u8; 24]) -> Result<(), BlockError> {
         self.held.hold(None, |broker| broker.unblock(id))
+    }
+
+    /// A destination that is to be dialled, if there is one: for relays that are proxies. The runtime has
+    /// [`RelayDial::reach`] called where it may block, and drives what comes of it.
+    #[must_use]
+    pub fn take_dial(self: &Arc<Self>) -> Option<RelayDial> {
+        let (id, bell, address) = self.held.take_dial()?;
+        Some(RelayDial::new(self, id, bell, address, &self.reaching))
+    }
+
+    /// Sets who is woken when there is a destination to dial; true when there may be one already.
+    #[must_use]
+    pub fn poll_dials(&self, waker: &Waker) -> bool {
+        self.held.poll_dials(waker)
+    }
+
+    /// Figures of the proxy, none of which is about one destination or client.
+    #[must_use]
+    pub fn proxy_statistics(&self) -> ProxyStatistics {
+        self.held.look_at_proxy(Proxy::statistics)
     }
 
     /// Figures of the broker, none of which is about one queue or client.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use smp_proto::broker::storage::{Completion, StoredQueue};
 use smp_proto::broker::{Broker, BrokerConfig, Limits, RestoreError};
 use smp_proto::crypto::signatures::Signature;
+use smp_proto::proxy::{Proxy, ProxyConfig, ProxyLimits};
 use smp_proto::session::identity::{IdentityError, ServerIdentity, SessionSigner, SigningFailed};
 use smp_proto::session::server::ServerSessionConfig;
 use zeroize::Zeroizing;
@@ -13,6 +14,7 @@ use zeroize::Zeroizing;
 use super::Relay;
 use super::admission::Admission;
 use super::clock::Clock;
+use super::dial::Reaching;
 use super::entropy::{NoRandomness, ProcessEntropy};
 use super::held::{ActionQueue, Held};
 use crate::certificates::{Algorithm, LoadedIdentity, PrivateKey};
@@ -152,7 +154,25 @@ impl RelayBuilder {
         self,
         start: impl FnOnce(Completions) -> Result<Box<dyn ActionQueue>, E>,
     ) -> Result<Relay, E> {
-        let held = Arc::new(Held::new(self.broker));
+        let settings = &self.configuration.proxy;
+        let proxy = ProxyConfig {
+            connect_time_limit: settings.connect_time_limit,
+            command_time_limit: settings.command_time_limit,
+            idle_after: settings.idle_after,
+            own_domains: settings.own_domains.clone(),
+            limits: ProxyLimits {
+                destinations: settings.destinations,
+                dials: settings.dials,
+                ..ProxyLimits::default()
+            },
+            ..ProxyConfig::new(&FAST)
+        };
+        let reaching = Reaching {
+            policy: settings.policy,
+            socks: settings.socks_proxy.clone(),
+            timeout: settings.connect_time_limit,
+        };
+        let held = Arc::new(Held::new(self.broker, Proxy::new(proxy), self.clock));
         let storage = start(Completions { held: Arc::clone(&held), clock: self.clock })?;
         held.attach(storage);
         Ok(Relay {
@@ -164,6 +184,7 @@ impl RelayBuilder {
             sessions: self.sessions,
             limits: self.configuration.limits,
             inactive_after: self.configuration.inactive_after,
+            reaching: Arc::new(reaching),
             storage: None,
         })
     }
@@ -245,6 +266,7 @@ fn broker_configuration(configuration: &Configuration) -> BrokerConfig {
         notification_time_to_live: configuration.notification_expiry,
         unsecured_time_to_live: configuration.unused_invitation_expiry,
         blob_time_to_live: configuration.blob_expiry,
+        proxied_at_once: if configuration.proxy.enabled { configuration.proxy.client_concurrency } else { 0 },
         limits: Limits {
             connections: large(limits.connections),
             queues: large(limits.queues),

@@ -66,6 +66,13 @@ impl AnyClient {
         }
     }
 
+    pub fn forward(&self, relay: &ServerAddress, command: ClientCommand) -> Result<Reply, ClientError> {
+        match self {
+            Self::Blocking(client) => client.forward(relay, None, command),
+            Self::Smol(client) => block_on(client.forward(relay, None, command)),
+        }
+    }
+
     /// The command must succeed without a result.
     pub fn done(&self, command: ClientCommand) {
         let shown = format!("{:?}", command.body);

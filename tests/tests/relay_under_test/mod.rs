@@ -14,7 +14,7 @@ use smp_runtime_smol::workers::Workers;
 use smp_runtime_std::blocking_relay::BlockingRelay;
 use smp_runtime_std::certificates::{Algorithm, Fingerprint, LoadedIdentity, NewIdentity, Validity};
 use smp_runtime_std::configuration::Configuration;
-use smp_runtime_std::relay::{ActionQueue, Completions, RelayBuilder};
+use smp_runtime_std::relay::{ActionQueue, Completions, Relay, RelayBuilder};
 
 use crate::raw_client::{PATIENCE, RawClient};
 
@@ -32,6 +32,8 @@ pub enum Runtime {
 pub struct Options {
     pub message_quota: Option<usize>,
     pub password: Option<&'static str>,
+    /// Whether it forwards to relays on the loopback interface.
+    pub private_destinations: bool,
 }
 
 /// A running relay.
@@ -61,6 +63,7 @@ impl RelayUnderTest {
         if let Some(quota) = options.message_quota {
             configuration.limits.message_quota = quota;
         }
+        configuration.proxy.policy.allow_private = options.private_destinations;
         configuration.create_password = options.password.map(|password| password.parse().unwrap());
         let relay = RelayBuilder::new(&configuration, &identity)
             .unwrap()
@@ -81,6 +84,14 @@ impl RelayUnderTest {
                 let relay = BlockingRelay::bind(loopback, relay).unwrap();
                 Self { address: relay.address(), fingerprint, running: Some(Running::Blocking(relay)) }
             }
+        }
+    }
+
+    /// What is running.
+    pub fn relay(&self) -> &Arc<Relay> {
+        match self.running.as_ref().unwrap() {
+            Running::Smol(_, service) => service.relay(),
+            Running::Blocking(relay) => relay.relay(),
         }
     }
 
