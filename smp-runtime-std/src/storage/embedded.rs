@@ -20,7 +20,7 @@ use std::sync::Once;
 use bytes::Bytes;
 use redb::{
     CommitError, Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, ReadableTable,
-    StorageError as RedbError, TableDefinition, TableError, TransactionError,
+    StorageError as RedbError, Table, TableDefinition, TableError, TransactionError, WriteTransaction,
 };
 use smp_proto::broker::record::{BlobRecord, QueueRecord, ServiceNumber, ServiceRecord};
 use smp_proto::broker::storage::{
@@ -313,6 +313,81 @@ fn damaged_message(file: &Path) -> StorageError {
     StorageError::Damaged(file.to_owned(), "a message cannot be read".to_owned())
 }
 
+/// The tables of a transaction that writes, each opened when something is written to it: most commits write messages
+/// and nothing else, and opening a table costs as much as writing to it.
+struct Tables<'t> {
+    transaction: &'t WriteTransaction,
+    file: &'t Path,
+    queues: Option<Table<'t, u64, &'static [u8]>>,
+    services: Option<Table<'t, u32, &'static [u8]>>,
+    blobs: Option<Table<'t, &'static [u8; 32], &'static [u8]>>,
+    blob_values: Option<Table<'t, &'static [u8; 32], &'static [u8]>>,
+    links: Option<Table<'t, u64, &'static [u8]>>,
+    marks: Option<Table<'t, (u64, u64), &'static [u8]>>,
+    bodies: Option<Table<'t, (u64, u64), &'static [u8]>>,
+}
+
+type Opened<'s, 't, Key> = Result<&'s mut Table<'t, Key, &'static [u8]>, StorageError>;
+
+impl<'t> Tables<'t> {
+    fn of(transaction: &'t WriteTransaction, file: &'t Path) -> Self {
+        Self {
+            transaction,
+            file,
+            queues: None,
+            services: None,
+            blobs: None,
+            blob_values: None,
+            links: None,
+            marks: None,
+            bodies: None,
+        }
+    }
+
+    fn open<'s, Key: redb::Key + 'static>(
+        place: &'s mut Option<Table<'t, Key, &'static [u8]>>,
+        definition: TableDefinition<'_, Key, &'static [u8]>,
+        transaction: &'t WriteTransaction,
+        file: &Path,
+    ) -> Opened<'s, 't, Key> {
+        match place {
+            Some(opened) => Ok(opened),
+            empty => {
+                let opened = transaction.open_table(definition).map_err(|error| table(file, error))?;
+                Ok(empty.insert(opened))
+            }
+        }
+    }
+
+    fn queues(&mut self) -> Opened<'_, 't, u64> {
+        Self::open(&mut self.queues, QUEUES, self.transaction, self.file)
+    }
+
+    fn services(&mut self) -> Opened<'_, 't, u32> {
+        Self::open(&mut self.services, SERVICES, self.transaction, self.file)
+    }
+
+    fn blobs(&mut self) -> Opened<'_, 't, &'static [u8; 32]> {
+        Self::open(&mut self.blobs, BLOBS, self.transaction, self.file)
+    }
+
+    fn blob_values(&mut self) -> Opened<'_, 't, &'static [u8; 32]> {
+        Self::open(&mut self.blob_values, BLOB_VALUES, self.transaction, self.file)
+    }
+
+    fn links(&mut self) -> Opened<'_, 't, u64> {
+        Self::open(&mut self.links, LINKS, self.transaction, self.file)
+    }
+
+    fn marks(&mut self) -> Opened<'_, 't, (u64, u64)> {
+        Self::open(&mut self.marks, MARKS, self.transaction, self.file)
+    }
+
+    fn bodies(&mut self) -> Opened<'_, 't, (u64, u64)> {
+        Self::open(&mut self.bodies, BODIES, self.transaction, self.file)
+    }
+}
+
 impl Engine for Embedded {
     fn load(
         &mut self,
@@ -394,49 +469,42 @@ impl Engine for Embedded {
                 .map_err(|error| StorageError::Damaged(file.to_owned(), error.to_string()))?;
             {
                 let failed = |error| storage(file, error);
-                let mut queues = transaction.open_table(QUEUES).map_err(|error| table(file, error))?;
-                let mut services = transaction.open_table(SERVICES).map_err(|error| table(file, error))?;
-                let mut blobs = transaction.open_table(BLOBS).map_err(|error| table(file, error))?;
-                let mut blob_values =
-                    transaction.open_table(BLOB_VALUES).map_err(|error| table(file, error))?;
-                let mut links = transaction.open_table(LINKS).map_err(|error| table(file, error))?;
-                let mut marks = transaction.open_table(MARKS).map_err(|error| table(file, error))?;
-                let mut bodies = transaction.open_table(BODIES).map_err(|error| table(file, error))?;
+                let mut tables = Tables::of(&transaction, file);
                 for write in writes {
                     match write {
                         StorageAction::PutQueue { queue, record } => {
                             scratch.clear();
                             record.encode(scratch);
-                            queues.insert(queue.0, scratch.as_slice()).map_err(failed)?;
+                            tables.queues()?.insert(queue.0, scratch.as_slice()).map_err(failed)?;
                             zeroize::Zeroize::zeroize(scratch.as_mut_slice());
                         }
                         StorageAction::PutQueueAndLink { queue, record, link } => {
                             scratch.clear();
                             record.encode(scratch);
-                            queues.insert(queue.0, scratch.as_slice()).map_err(failed)?;
+                            tables.queues()?.insert(queue.0, scratch.as_slice()).map_err(failed)?;
                             zeroize::Zeroize::zeroize(scratch.as_mut_slice());
                             match link {
                                 None => {
-                                    links.remove(queue.0).map_err(failed)?;
+                                    tables.links()?.remove(queue.0).map_err(failed)?;
                                 }
                                 Some(link) => {
                                     encode_link(link, scratch);
-                                    links.insert(queue.0, scratch.as_slice()).map_err(failed)?;
+                                    tables.links()?.insert(queue.0, scratch.as_slice()).map_err(failed)?;
                                 }
                             }
                         }
                         StorageAction::DeleteQueue { queue } => {
-                            queues.remove(queue.0).map_err(failed)?;
-                            links.remove(queue.0).map_err(failed)?;
+                            tables.queues()?.remove(queue.0).map_err(failed)?;
+                            tables.links()?.remove(queue.0).map_err(failed)?;
                             let all = (queue.0, 0)..=(queue.0, u64::MAX);
-                            marks.retain_in(all.clone(), |_, _| false).map_err(failed)?;
-                            bodies.retain_in(all, |_, _| false).map_err(failed)?;
+                            tables.marks()?.retain_in(all.clone(), |_, _| false).map_err(failed)?;
+                            tables.bodies()?.retain_in(all, |_, _| false).map_err(failed)?;
                         }
                         StorageAction::PutMessage { queue, sequence, mark, message } => {
                             let key = (queue.0, sequence.0);
-                            marks.insert(key, encode_mark(*mark).as_slice()).map_err(failed)?;
+                            tables.marks()?.insert(key, encode_mark(*mark).as_slice()).map_err(failed)?;
                             let length = message.id.len() + 1 + message.body.len();
-                            let mut room = bodies.insert_reserve(key, length).map_err(failed)?;
+                            let mut room = tables.bodies()?.insert_reserve(key, length).map_err(failed)?;
                             let (head, body) = room.as_mut().split_at_mut(message.id.len() + 1);
                             let (id, flag) = head.split_at_mut(message.id.len());
                             id.copy_from_slice(&message.id);
@@ -445,23 +513,23 @@ impl Engine for Embedded {
                         }
                         StorageAction::DeleteMessage { queue, sequence, .. } => {
                             let key = (queue.0, sequence.0);
-                            marks.remove(key).map_err(failed)?;
-                            bodies.remove(key).map_err(failed)?;
+                            tables.marks()?.remove(key).map_err(failed)?;
+                            tables.bodies()?.remove(key).map_err(failed)?;
                         }
                         StorageAction::PutService { service, record } => {
                             scratch.clear();
                             record.encode(scratch);
-                            services.insert(service.0.get(), scratch.as_slice()).map_err(failed)?;
+                            tables.services()?.insert(service.0.get(), scratch.as_slice()).map_err(failed)?;
                         }
                         StorageAction::PutBlob { id, record, value } => {
                             scratch.clear();
                             record.encode(scratch);
-                            blobs.insert(id, scratch.as_slice()).map_err(failed)?;
-                            blob_values.insert(id, &value[..]).map_err(failed)?;
+                            tables.blobs()?.insert(id, scratch.as_slice()).map_err(failed)?;
+                            tables.blob_values()?.insert(id, &value[..]).map_err(failed)?;
                         }
                         StorageAction::DeleteBlob { id } => {
-                            blobs.remove(id).map_err(failed)?;
-                            blob_values.remove(id).map_err(failed)?;
+                            tables.blobs()?.remove(id).map_err(failed)?;
+                            tables.blob_values()?.remove(id).map_err(failed)?;
                         }
                         StorageAction::ReadMessage { .. }
                         | StorageAction::ReadBlob { .. }

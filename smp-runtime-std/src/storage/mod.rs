@@ -32,6 +32,7 @@
 mod embedded;
 mod error;
 mod memory;
+mod recent;
 mod thread;
 
 use bytes::Bytes;

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use smp_proto::broker::storage::{ActionId, Completion, StorageAction};
 
+use super::recent::Recent;
 use super::{Durability, Engine, StorageError};
 
 /// What the operator is told of storage while the relay runs.
@@ -167,6 +168,7 @@ impl StorageThread {
             complete: Box::new(complete),
             report: Box::new(report),
             gathering,
+            recent: Recent::default(),
             failing: false,
             not_durable_since: None,
         };
@@ -197,6 +199,7 @@ struct Worker {
     report: Box<dyn FnMut(StorageReport<'_>) + Send>,
     /// How long actions may gather while threads work.
     gathering: Duration,
+    recent: Recent,
     failing: bool,
     /// Since when there are completed writes that are not on disk.
     not_durable_since: Option<Instant>,
@@ -275,8 +278,11 @@ impl Worker {
         for (id, action) in actions {
             let result = match action {
                 StorageAction::ReadMessage { queue, sequence, .. } => {
-                    guarded(|| self.engine.read_message(*queue, *sequence))
-                        .map(|message| Completion::Message(*id, message))
+                    match self.recent.get(*queue, *sequence) {
+                        Some(message) => Ok(Some(message)),
+                        None => guarded(|| self.engine.read_message(*queue, *sequence)),
+                    }
+                    .map(|message| Completion::Message(*id, message))
                 }
                 StorageAction::ReadBlob { id: blob } => {
                     guarded(|| self.engine.read_blob(*blob)).map(|value| Completion::Blob(*id, value))
@@ -291,6 +297,8 @@ impl Worker {
             completions.push(match result {
                 Ok(completion) => completion,
                 Err(error) => {
+                    // The engine opens its file again, and may have lost what was not durable.
+                    self.recent.forget();
                     self.failed(&error);
                     Completion::Failed(*id)
                 }
@@ -314,10 +322,12 @@ impl Worker {
                 if !durable {
                     self.not_durable_since.get_or_insert_with(Instant::now);
                 }
+                writes().for_each(|(_, action)| self.recent.committed(action));
                 self.succeeded();
                 Completion::Done
             }
             Err(error) => {
+                self.recent.forget();
                 self.failed(&error);
                 Completion::Failed
             }
@@ -338,6 +348,7 @@ impl Worker {
                     self.succeeded();
                 }
                 Err(error) => {
+                    self.recent.forget();
                     // Tried again after another window.
                     self.not_durable_since = Some(Instant::now());
                     self.failed(&error);
@@ -376,7 +387,8 @@ const fn is_write(action: &StorageAction) -> bool {
 mod tests {
     use std::sync::mpsc::{Receiver, channel};
 
-    use smp_proto::broker::storage::{MessageKind, MessageMark, QueueNumber, Sequence};
+    use bytes::Bytes;
+    use smp_proto::broker::storage::{MessageKind, MessageMark, QueueNumber, Sequence, StoredMessage};
     use smp_proto::time::UnixTime;
 
     use super::*;
@@ -472,6 +484,29 @@ mod tests {
             workload.rest();
             assert_eq!(groups.recv().map(|group| group.len()), Ok(1));
         }
+        drop(queue);
+        thread.join().expect("it ends");
+    }
+
+    #[test]
+    fn a_message_is_read_back_until_it_is_deleted() {
+        let (queue, thread, groups) = start(FOREVER);
+        let (of, sequence) = (QueueNumber(1), Sequence(7));
+        let mark = MessageMark { timestamp: UnixTime(0), kind: MessageKind::Ordinary };
+        let message = StoredMessage { id: [3; 24], notification: true, body: Bytes::from_static(b"body") };
+        let act = |action| {
+            queue.submit(&mut vec![(ActionId(0), action)]);
+            groups.recv().expect("it is done").pop()
+        };
+        let read = || match act(StorageAction::ReadMessage { queue: of, sequence, mark }) {
+            Some(Completion::Message(_, found)) => found,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(read(), None);
+        act(StorageAction::PutMessage { queue: of, sequence, mark, message: message.clone() });
+        assert_eq!(read(), Some(message));
+        act(StorageAction::DeleteMessage { queue: of, sequence, mark });
+        assert_eq!(read(), None);
         drop(queue);
         thread.join().expect("it ends");
     }

@@ -14,7 +14,7 @@ use smp_proto::crypto::chain_keys::{BLOCK_LENGTH, CONTENT_OFFSET, ChainKey, MAX_
 use smp_proto::crypto::message_body::{SEALED_LENGTH, seal_message};
 use smp_proto::crypto::provider::Provider;
 use smp_proto::crypto::{BoxKey, Nonce, authenticator};
-use smp_proto::keys::Ed25519Secret;
+use smp_proto::keys::{Ed25519Secret, X25519Secret};
 use smp_proto::time::UnixTime;
 use smp_runtime_std::certificates::{Algorithm, DEFAULT_VALIDITY_DAYS, NewIdentity, Validity};
 use smp_runtime_std::fast_cryptography::FAST;
@@ -46,10 +46,54 @@ pub(crate) struct Floor {
     pub(crate) total_us: f64,
 }
 
+/// What one new connection costs a relay in cryptography alone, with a `PING` on it, in microseconds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct ConnectionFloor {
+    /// Two X25519 key pairs: one for TLS, one for SMP.
+    pub(crate) keys_us: f64,
+    /// Two X25519 shared secrets.
+    pub(crate) secrets_us: f64,
+    /// Two Ed25519 signatures: TLS proves the certificate, and SMP signs its key.
+    pub(crate) signatures_us: f64,
+    /// Two TLS records of a block read and two written: both hellos, `PING` and `PONG`.
+    pub(crate) tls_us: f64,
+    /// Block encryption: `PING` opened, `PONG` sealed.
+    pub(crate) blocks_us: f64,
+    /// Everything.
+    pub(crate) total_us: f64,
+}
+
+/// Measures the floor of a connection with `provider`.
+pub(crate) fn measure_connection(provider: &'static dyn Provider) -> Result<ConnectionFloor, Failure> {
+    let secret = X25519Secret::from_bytes([1; 32]);
+    let peer = provider.x25519_public(&X25519Secret::from_bytes([2; 32]));
+    let keys_us = 2.0 * median(|| timed(|| _ = black_box(provider.x25519_public(black_box(&secret)))));
+    let secrets_us = 2.0 * median(|| timed(|| _ = black_box(provider.x25519(&secret, black_box(&peer)))));
+    let signer = Ed25519Secret::from_bytes([4; 32]);
+    // RFC 8446 4.4.3: 64 spaces, a text, a zero and a hash of 32 bytes.
+    let text = [6; 64 + 34 + 32];
+    let sign = || _ = black_box(provider.ed25519_sign(&signer, &[black_box(&text)]));
+    let signatures_us = 2.0 * median(|| timed(sign));
+    let tls_us = tls(2, 2)?;
+    let blocks_us = blocks(provider, 1, &[100]);
+    let total_us = keys_us + secrets_us + signatures_us + tls_us + blocks_us;
+    Ok(ConnectionFloor { keys_us, secrets_us, signatures_us, tls_us, blocks_us, total_us })
+}
+
+impl ConnectionFloor {
+    pub(crate) fn text(&self) -> String {
+        format!(
+            "floor: {:.1} µs a connection (X25519 keys {:.1} and secrets {:.1}, signatures {:.1}, TLS records {:.1}, block \
+             encryption {:.1})",
+            self.total_us, self.keys_us, self.secrets_us, self.signatures_us, self.tls_us, self.blocks_us
+        )
+    }
+}
+
 /// Measures the floor with `provider`.
 pub(crate) fn measure(provider: &'static dyn Provider) -> Result<Floor, Failure> {
-    let tls_us = tls()?;
-    let blocks_us = blocks(provider);
+    let tls_us = tls(2, 3)?;
+    let blocks_us = blocks(provider, 2, &[MAX_ENCRYPTED_CONTENT, 100, 100]);
     let authenticator_us = authenticators(provider);
     let signature_us = signatures(provider);
     let message_us = messages(provider);
@@ -80,7 +124,8 @@ fn timed(mut work: impl FnMut()) -> Duration {
     processor_time().saturating_sub(start)
 }
 
-fn blocks(provider: &'static dyn Provider) -> f64 {
+/// So many blocks opened, and one sealed for each length of content.
+fn blocks(provider: &'static dyn Provider, opened: u32, lengths: &[usize]) -> f64 {
     let mut incoming = ChainKey::from_bytes([1; 32]);
     let mut client = ChainKey::from_bytes([1; 32]);
     let mut outgoing = ChainKey::from_bytes([2; 32]);
@@ -88,7 +133,7 @@ fn blocks(provider: &'static dyn Provider) -> f64 {
     let mut sealed: Vec<Box<[u8; BLOCK_LENGTH]>> = Vec::new();
     median(|| {
         sealed.clear();
-        for _ in 0..2 * MESSAGES {
+        for _ in 0..opened * MESSAGES {
             block.fill(7);
             // The client's part of the work does not count.
             black_box(client.seal_block(provider, &mut block, MAX_ENCRYPTED_CONTENT)).ok();
@@ -96,11 +141,11 @@ fn blocks(provider: &'static dyn Provider) -> f64 {
         }
         let mut arriving = sealed.iter_mut();
         timed(|| {
-            for block in arriving.by_ref().take(2) {
+            for block in arriving.by_ref().take(opened as usize) {
                 black_box(incoming.open_block(provider, block)).ok();
             }
-            for length in [MAX_ENCRYPTED_CONTENT, 100, 100] {
-                black_box(outgoing.seal_block(provider, &mut block, length)).ok();
+            for length in lengths {
+                black_box(outgoing.seal_block(provider, &mut block, *length)).ok();
             }
         })
     })
@@ -148,7 +193,8 @@ fn messages(provider: &'static dyn Provider) -> f64 {
 // The first offset of the content is what sessions use; were it another, blocks would be measured wrongly.
 const _: () = assert!(CONTENT_OFFSET + MAX_ENCRYPTED_CONTENT == BLOCK_LENGTH);
 
-fn tls() -> Result<f64, Failure> {
+/// So many TLS records of a block read, and so many written.
+fn tls(read: u32, written: u32) -> Result<f64, Failure> {
     let failed = |error: &dyn std::fmt::Display| {
         Failure::new(Kind::Unexpected, format!("the floor of TLS cannot be measured: {error}"))
     };
@@ -170,22 +216,22 @@ fn tls() -> Result<f64, Failure> {
     let micros = median(|| {
         let mut time = Duration::ZERO;
         for _ in 0..MESSAGES {
-            for _ in 0..2 {
+            for _ in 0..read {
                 error = error.take().or(client.write_plaintext(&block).err());
                 carry(&mut client, &mut server);
                 let start = processor_time();
-                let read = server.read_block(|block| {
+                let result = server.read_block(|block| {
                     black_box(block);
                 });
                 time += processor_time().saturating_sub(start);
-                error = error.take().or(read.err());
+                error = error.take().or(result.err());
             }
             let start = processor_time();
-            for _ in 0..3 {
+            for _ in 0..written {
                 error = error.take().or(server.write_plaintext(black_box(&block)).err());
             }
             time += processor_time().saturating_sub(start);
-            for _ in 0..3 {
+            for _ in 0..written {
                 carry(&mut server, &mut client);
                 while let Ok(Some(())) = client.read_block(|block| {
                     black_box(block);

@@ -112,7 +112,10 @@ pub(crate) fn run(report: Report, timeout: Duration, options: &Bench) -> Result<
     let target = Target::new(&address, options.smp_version, timeout, &FAST)?;
     let process = options.pid.map(Process::new).transpose()?;
     allow_many_files();
-    let floor = if options.floor { Some(floor::measure(&FAST)?) } else { None };
+    let of_connections = matches!(options.mode, Mode::Connections | Mode::Idle);
+    let floor = if options.floor && !of_connections { Some(floor::measure(&FAST)?) } else { None };
+    let connection_floor =
+        if options.floor && of_connections { Some(floor::measure_connection(&FAST)?) } else { None };
     let mut results = match options.mode {
         Mode::Messages => messages(report, &target, process, options, floor.as_ref())?,
         Mode::Connections => connections::made(&target, process, options, &bar(report, "connections", None))?,
@@ -123,6 +126,17 @@ pub(crate) fn run(report: Report, timeout: Duration, options: &Bench) -> Result<
     if let Some(floor) = &floor {
         results.field("floor", json!(floor));
         results.line(floor.text());
+    }
+    if let Some(floor) = &connection_floor {
+        results.field("floor", json!(floor));
+        results.line(floor.text());
+        if let Some(actual) = results.fields.get("relay_cpu_us_per_connection").and_then(Value::as_f64)
+            && actual > 0.0
+        {
+            let ratio = floor.total_us / actual;
+            results.field("floor_ratio", rounded(ratio));
+            results.line(format!("floor ÷ actual: {ratio:.2}"));
+        }
     }
     report.result("bench", &results.fields, &results.lines.join("\n"))?;
     Ok(())
