@@ -36,7 +36,7 @@ use smol::Executor;
 use smol::channel::{self, Receiver, Sender};
 use smol::future::{or, pending};
 use smp_proto::client::queue::{QueueToCreate, RecipientQueue};
-use smp_proto::client::{ClientCommand, CommandId, Reply};
+use smp_proto::client::{ClientCommand, CommandId, ProxiedRelay, Reply};
 use smp_proto::wire::Identifier;
 use smp_proto::wire::address::ServerAddress;
 use smp_proto::wire::command::{QueueMode, SubscriptionMode};
@@ -158,11 +158,36 @@ impl SmolClient {
                 other => return other,
             }
         }
+        let session = self.ask_for_session(relay, password).await?;
+        self.command(command.through(&session)).await
+    }
+
+    /// The session that this client's relay, as a proxy, has with another one: its version, say. It is asked for if there is
+    /// none yet; [`Self::forward`] does so by itself.
+    ///
+    /// # Errors
+    /// [`ClientError::NotForwarded`] when the proxy cannot reach it; [`ClientError::NotTheRelay`] when it shows another relay.
+    pub async fn reach(
+        &self,
+        relay: &ServerAddress,
+        password: Option<&[u8]>,
+    ) -> Result<Arc<ProxiedRelay>, ClientError> {
+        match self.proxied.find(relay) {
+            Some(session) => Ok(session),
+            None => self.ask_for_session(relay, password).await,
+        }
+    }
+
+    async fn ask_for_session(
+        &self,
+        relay: &ServerAddress,
+        password: Option<&[u8]>,
+    ) -> Result<Arc<ProxiedRelay>, ClientError> {
         let password = password.map(Bytes::copy_from_slice);
         match self.command(ClientCommand::proxy_connect(relay.clone(), password)).await? {
             Reply::ProxiedRelay(session) => {
                 self.proxied.remember(relay, &session);
-                self.command(command.through(&session)).await
+                Ok(session)
             }
             _ => Err(ClientError::Unexpected),
         }

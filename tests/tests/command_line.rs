@@ -103,6 +103,41 @@ fn two_people_exchange_messages() {
 }
 
 #[test]
+fn a_message_goes_through_another_relay() {
+    let (near, far) = (ServerFolder::init(), ServerFolder::init());
+    let outside = near.start();
+    let server = far.start();
+    let (alice, bob) = (Person::new(), Person::new());
+    let to_alice = alice.smp(&["queue", "new", "--address", &server.text(), "from-bob"]);
+    let to_alice = to_alice.trim();
+    // The relays of this test are on the loopback interface, which no relay forwards to unless it is told to.
+    let refused = bob.fails(&["queue", "send", "--through", &outside.text(), to_alice, "hello"]);
+    assert!(refused.0 == 3 && refused.1.contains("HOST"), "{refused:?}");
+    outside.terminate();
+    near.set(&[("private_destinations", "on"), ("create_password", "secret")]);
+    let outside = near.start();
+    let through = outside.text().replace('@', ":secret@");
+    let without = bob.fails(&["queue", "send", "--through", &outside.text(), to_alice, "hello"]);
+    assert!(without.0 == 5 && without.1.contains("BASIC_AUTH"), "{without:?}");
+    for text in ["one", "two"] {
+        bob.smp(&["queue", "send", "--through", &through, to_alice, text]);
+    }
+    // The same keys work without the proxy.
+    bob.smp(&["queue", "send", to_alice, "three"]);
+    let (mut listens, mut lines) = alice.listen(&["from-bob", "--count", "3"]);
+    for text in ["one", "two", "three"] {
+        assert_eq!(lines.next().unwrap(), text);
+    }
+    assert!(listens.wait(PATIENCE).success());
+    let (code, error) = bob.fails(&["queue", "send", "--through", "smp://nowhere", to_alice, "hello"]);
+    assert!(code == 2 && error.contains("--through"), "{error}");
+    server.terminate();
+    let (code, error) = bob.fails(&["queue", "send", "--through", &through, to_alice, "nobody takes this"]);
+    assert!(code == 3 && error.contains("NETWORK"), "{error}");
+    outside.terminate();
+}
+
+#[test]
 fn a_relay_that_dies_and_comes_back_is_hardly_noticed() {
     let relay = ServerFolder::init();
     let server = relay.start();

@@ -95,6 +95,10 @@ pub(crate) enum Queue {
         /// Send each line of the standard input as a message of its own.
         #[arg(long, conflicts_with = "message")]
         lines: bool,
+        /// Have this relay bring the message, so that the queue's relay does not see your address: its address, with
+        /// its password if it asks for one.
+        #[arg(long, value_name = "RELAY-ADDRESS")]
+        through: Option<String>,
     },
     /// Receive the messages of a queue, waiting for more until it is interrupted.
     Listen {

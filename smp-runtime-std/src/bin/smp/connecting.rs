@@ -4,7 +4,7 @@ use smp_proto::client::ClosedBecause;
 use smp_proto::entropy::SeededEntropy;
 use smp_proto::session::close::CloseReason;
 use smp_proto::wire::address::{AddressWithPassword, ServerAddress};
-use smp_proto::wire::error::SmpError;
+use smp_proto::wire::error::{ProxyError, SmpError};
 use smp_runtime_std::client::ClientError;
 use smp_runtime_std::dialing::DialError;
 use smp_runtime_std::relay::entropy::ProcessEntropy;
@@ -72,6 +72,14 @@ pub(crate) fn failure_of_client(what: &str, error: &ClientError) -> Failure {
         ClientError::Dial(error) => failure_of_dialing(error),
         ClientError::Tls(error) => failure_of_tls(error),
         ClientError::Refused(SmpError::Quota) => Failure::new(Kind::Full, "the queue is full"),
+        ClientError::NotTheRelay(_) => Failure::new(Kind::Identity, error.to_string())
+            .advise("check the address with whoever gave it to you, and use another relay if it is right"),
+        ClientError::NotForwarded(SmpError::Proxy(ProxyError::Broker(_) | ProxyError::NoSession)) => {
+            Failure::new(Kind::Network, format!("{what}: {error}"))
+                .advise("the relay that was to forward it cannot reach the other one: try again later")
+        }
+        ClientError::NotForwarded(_) => Failure::new(Kind::Refused, format!("{what}: {error}"))
+            .advise("it may need a password in its address, or may not forward at all"),
         ClientError::Refused(error) => {
             Failure::new(Kind::Refused, format!("the relay answered {what} with {error}"))
         }

@@ -49,7 +49,9 @@ pub(crate) fn run(
     let context = Context { report, timeout, state };
     match command {
         Queue::New { address, name } => new(&context, address, &name),
-        Queue::Send { queue, message, lines } => sending::run(&context, &queue, message, lines),
+        Queue::Send { queue, message, lines, through } => {
+            sending::run(&context, &queue, message, lines, through.as_deref())
+        }
         Queue::Listen { name, count, no_wait } => listening::run(&context, &name, count, no_wait),
         Queue::Delete { name, force } => delete(&context, &name, force),
         Queue::List => list(&context),

@@ -10,10 +10,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::json;
 use smp_proto::client::queue::{SenderQueue, seal_envelope};
+use smp_proto::client::{ClientCommand, Reply};
 use smp_proto::crypto::envelope::ClientMessage;
 use smp_proto::crypto::{BoxKey, Provider};
 use smp_proto::keys::X25519Secret;
 use smp_proto::session::AuthSecret;
+use smp_proto::wire::address::AddressWithPassword;
 use smp_proto::wire::base64url;
 use smp_proto::wire::command::QueueMode;
 use smp_proto::wire::error::SmpError;
@@ -21,6 +23,7 @@ use smp_proto::wire::queue_uri::QueueUri;
 use smp_proto::wire::version::Version;
 use smp_runtime_std::client::{BlockingClient, ClientError};
 use smp_runtime_std::fast_cryptography::FAST;
+use zeroize::Zeroizing;
 
 use super::{AGENT_VERSION, CLIENT_VERSIONS, Context};
 use crate::connecting::{entropy_of_system, failure_of_client};
@@ -36,6 +39,7 @@ pub(super) fn run(
     queue: &str,
     message: Option<String>,
     lines: bool,
+    through: Option<&str>,
 ) -> Result<(), Failure> {
     let uri: QueueUri = queue.trim().parse().map_err(|error| {
         Failure::new(Kind::Usage, format!("this is not the address of a queue: {error}"))
@@ -49,9 +53,16 @@ pub(super) fn run(
         )
         .advise("one of the two programs must be updated"));
     }
+    let through = through.map(|text| {
+        text.trim().parse::<AddressWithPassword>().map_err(|error| {
+            Failure::new(Kind::Usage, format!("--through is not the address of a relay: {error}"))
+                .advise("it has the form smp://FINGERPRINT@HOST, or smp://FINGERPRINT:PASSWORD@HOST")
+        })
+    });
+    let through = through.transpose()?;
     // Read before connecting: a person may take a while to type.
     let first = if lines { None } else { Some(text_of(message)?) };
-    let mut sender = Sender::open(context, uri)?;
+    let mut sender = Sender::open(context, uri, through)?;
     if let Some(text) = first {
         return sender.send(&text);
     }
@@ -93,6 +104,10 @@ fn text_of(message: Option<String>) -> Result<Vec<u8>, Failure> {
 struct Sender<'c> {
     context: &'c Context,
     client: BlockingClient,
+    /// What the queue's relay speaks.
+    version: Version,
+    /// The proxy's password, when there is a proxy.
+    through: Option<Option<Zeroizing<Vec<u8>>>>,
     uri: QueueUri,
     key: String,
     queue: SendingQueue,
@@ -100,7 +115,11 @@ struct Sender<'c> {
 }
 
 impl<'c> Sender<'c> {
-    fn open(context: &'c Context, uri: QueueUri) -> Result<Self, Failure> {
+    fn open(
+        context: &'c Context,
+        uri: QueueUri,
+        through: Option<AddressWithPassword>,
+    ) -> Result<Self, Failure> {
         let key = format!(
             "{} {}",
             base64url::encode(&uri.server.fingerprint),
@@ -118,8 +137,32 @@ impl<'c> Sender<'c> {
                 context.state.add_sender(&key, fresh)?
             }
         };
-        let client = context.connect(&uri.server, false)?;
-        Ok(Self { context, client, uri, key, queue, sent: 0 })
+        let (client, version, through) = match through {
+            None => {
+                let client = context.connect(&uri.server, false)?;
+                let version = client.version();
+                (client, version, None)
+            }
+            Some(AddressWithPassword { address, password }) => {
+                let client = context.connect(&address, false)?;
+                let relay = client
+                    .reach(&uri.server, password.as_ref().map(|password| password.as_slice()))
+                    .map_err(|error| failure_of_client("PRXY", &error))?;
+                (client, relay.version(), Some(password))
+            }
+        };
+        Ok(Self { context, client, version, through, uri, key, queue, sent: 0 })
+    }
+
+    /// Gives a command to the queue's relay, whichever way leads to it.
+    fn command(&self, command: ClientCommand) -> Result<Reply, ClientError> {
+        match &self.through {
+            None => self.client.command(command),
+            Some(password) => {
+                let password = password.as_ref().map(|password| password.as_slice());
+                self.client.forward(&self.uri.server, password, command)
+            }
+        }
     }
 
     fn authorization(&self) -> Arc<AuthSecret> {
@@ -133,12 +176,12 @@ impl<'c> Sender<'c> {
 
     fn send(&mut self, text: &[u8]) -> Result<(), Failure> {
         let secures =
-            self.uri.mode == Some(QueueMode::Messaging) && self.client.version() >= Version::SECURE_BY_SENDER;
+            self.uri.mode == Some(QueueMode::Messaging) && self.version >= Version::SECURE_BY_SENDER;
         let contact = self.uri.mode == Some(QueueMode::Contact);
         if secures && self.queue.progress == Progress::Prepared {
             let queue = SenderQueue { sender: self.uri.sender.clone(), key: None };
             let command = queue.secure(&FAST, &self.authorization());
-            self.client.command(command).map_err(|error| refused("SKEY", &error))?;
+            self.command(command).map_err(|error| refused("SKEY", &error))?;
             self.reached(Progress::Secured)?;
         }
         // Messages to a contact address stand alone: each is the first, and none is authorized.
@@ -149,7 +192,7 @@ impl<'c> Sender<'c> {
         let body = self.seal(text, confirmation, introduces)?;
         let key = authorized.then(|| self.authorization());
         let queue = SenderQueue { sender: self.uri.sender.clone(), key };
-        self.client.command(queue.send(true, body)).map_err(|error| refused("SEND", &error))?;
+        self.command(queue.send(true, body)).map_err(|error| refused("SEND", &error))?;
         if !contact && confirmation {
             self.reached(Progress::Confirmed)?;
         }
