@@ -10,15 +10,19 @@ use smp_proto::agent::{
 };
 use smp_proto::client::command::{OwnedLinkData, OwnedQueueRequest};
 use smp_proto::client::{ClientCommand, CommandBody, CommandFailure, Reply};
-use smp_proto::crypto::link_data::{LinkDataError, LinkPart};
-use smp_proto::crypto::{Portable, ids};
+use smp_proto::crypto::link_data::{
+    LinkDataError, LinkPart, LinkPurpose, VerifiedFixedPart, authorize_owner, seal_part,
+};
+use smp_proto::crypto::link_keys::LinkKey;
+use smp_proto::crypto::{Nonce, Portable, Provider, ids};
 use smp_proto::entropy::SeededEntropy;
-use smp_proto::keys::{AuthKey, X25519Public};
+use smp_proto::keys::{AuthKey, Ed25519Secret, X25519Public};
 use smp_proto::time::{Duration, Now};
 use smp_proto::wire::Identifier;
 use smp_proto::wire::address::AddressWithPassword;
 use smp_proto::wire::command::QueueMode;
 use smp_proto::wire::error::SmpError;
+use smp_proto::wire::links::link_data::{FixedLinkData, OwnedLinkData as Owned};
 use smp_proto::wire::links::short_link::{ShortLink, ShortLinkTarget};
 use smp_proto::wire::response::CreatedQueue;
 use smp_tests::sessions::NOW;
@@ -291,6 +295,87 @@ fn what_a_relay_changes_swaps_cuts_or_hides_is_seen_and_nothing_is_created() {
         let mut bob = Agent::new();
         world.join(&mut bob, &link, false);
         assert_eq!(bob.failure(), Some(&FailedBecause::LinkGone));
+    }
+}
+
+/// A relay that was told the link (a reader works with it, say) can encrypt what it likes. It cannot sign, and the link's key is
+/// the hash of what it was made for.
+#[test]
+fn whoever_has_the_link_can_encrypt_and_still_cannot_lie() {
+    use LinkDataError::{OtherLink, OwnerNotAuthorized, Purpose, Signature};
+    let stranger = Ed25519Secret::from_bytes([66; 32]);
+    for address in [false, true] {
+        let (mut world, mut alice) = (World::new(), Agent::new());
+        let (_, link) = world.link(&mut alice, address);
+        let id = world.kept.keys().next().unwrap().clone();
+        let genuine = world.kept[&id].clone();
+        let purpose = LinkPurpose::of_target(&link.target);
+        let key = || LinkKey::from(link.target.key());
+        let fixed = VerifiedFixedPart::open(&Portable, purpose, key(), &genuine.data.fixed).unwrap();
+        let owned = fixed.open_owned(&Portable, &genuine.data.user).unwrap().data().clone();
+        let box_key = if address { key().contact(&Portable).1 } else { key().invitation(&Portable) };
+        let seal = |part, bytes: &[u8]| {
+            let sealed = seal_part(&Portable, &box_key, &stranger, part, bytes, &Nonce([3; 24]));
+            Bytes::from(sealed.unwrap())
+        };
+        let with_fixed = |data: &FixedLinkData| {
+            let mut bytes = Vec::new();
+            data.encode(&mut bytes).unwrap();
+            Kept {
+                data: OwnedLinkData { fixed: seal(LinkPart::Fixed, &bytes), ..genuine.data.clone() },
+                ..genuine.clone()
+            }
+        };
+        let with_owned = |data: &Owned| {
+            let mut bytes = Vec::new();
+            data.encode(&mut bytes).unwrap();
+            Kept {
+                data: OwnedLinkData { user: seal(LinkPart::Owned, &bytes), ..genuine.data.clone() },
+                ..genuine.clone()
+            }
+        };
+        let versions = smp_tests::sessions::versions(2, 7);
+        // Leads to somebody else: the key of the queue, or who may sign, is another.
+        let mut other_key = fixed.data().clone();
+        other_key.root_key = Portable.ed25519_public(&stranger);
+        let mut other_version = fixed.data().clone();
+        other_version.versions = smp_tests::sessions::versions(3, 7);
+        let invitation = Owned::Invitation { versions, user_data: b"evil".to_vec() };
+        let contact = |owners| {
+            let user_data = b"evil".to_vec();
+            Owned::Contact { versions, direct: true, owners, relays: Vec::new(), user_data }
+        };
+        let own = Portable.ed25519_public(&stranger);
+        let myself = authorize_owner(&Portable, &stranger, Identifier::new(b"me").unwrap(), own);
+        let mut cases = vec![
+            (with_fixed(&other_key), OtherLink),
+            (with_fixed(&other_version), OtherLink),
+            (with_fixed(fixed.data()), Signature(LinkPart::Fixed)),
+            (with_owned(&owned), Signature(LinkPart::Owned)),
+        ];
+        if address {
+            cases.push((with_owned(&contact(Vec::new())), Signature(LinkPart::Owned)));
+            cases.push((with_owned(&contact(vec![myself])), OwnerNotAuthorized(0)));
+            cases.push((with_owned(&invitation), Purpose(LinkPart::Owned)));
+        } else {
+            cases.push((with_owned(&invitation), Signature(LinkPart::Owned)));
+            cases.push((with_owned(&contact(Vec::new())), Purpose(LinkPart::Owned)));
+        }
+        for (kept, expected) in cases {
+            world.kept.insert(id.clone(), kept);
+            let mut bob = Agent::new();
+            let connection = world.join(&mut bob, &link, false);
+            assert_eq!(bob.failure(), Some(&FailedBecause::LinkData(expected)));
+            assert!(expected.to_string().len() > 20);
+            assert_eq!(bob.commands.len(), 1, "nothing else was said: {:?}", bob.commands);
+            assert_eq!((bob.read(), bob.connections.status(connection)), (None, None));
+            assert_eq!(bob.records.len(), 1, "only the counters are left");
+        }
+        // And the genuine data still lead there.
+        world.kept.insert(id, genuine.clone());
+        let mut bob = Agent::new();
+        world.join(&mut bob, &link, false);
+        assert_eq!((bob.failure(), bob.read().is_some()), (None, true));
     }
 }
 
