@@ -4,7 +4,8 @@
 //! - a message that was answered `OK` is delivered, unless it was delivered and acknowledged before;
 //! - a message whose `ACK` was answered never comes back;
 //! - messages of a queue come in the order in which they were sent, and again only with the same id and body;
-//! - a queue whose `NEW` was answered exists, a queue whose `DEL` was answered does not.
+//! - a queue whose `NEW` was answered exists, a queue whose `DEL` was answered does not;
+//! - link data whose `LSET` was answered are there, as they were last set, and those whose `LDEL` was answered are not.
 //!
 //! `SMP_SEED` repeats the moments and sizes of a run, `SMP_CRASHES` sets how many.
 #![allow(clippy::unwrap_used, reason = "a test")]
@@ -20,7 +21,8 @@ use std::time::{Duration, Instant};
 
 use programs::{ServerFolder, ServerProcess};
 use raw_client::{
-    Key, NewOptions, PATIENCE, RawClient, RawQueue, acknowledge_command, open_delivery, random, send_command,
+    Key, NewOptions, PATIENCE, RawClient, RawQueue, acknowledge_command, large, open_delivery, random,
+    send_command, short,
 };
 use smp_runtime_std::certificates::Fingerprint;
 
@@ -264,6 +266,7 @@ fn crash_and_judge(folder: &ServerFolder, seed: u64, crashes: u64) {
     // Queues that exist and queues that were deleted, as the relay has said.
     let mut kept: VecDeque<RawQueue> = VecDeque::new();
     let mut deleted: Vec<RawQueue> = Vec::new();
+    let mut links = Links::default();
     server.kill();
 
     for crash in 1..=crashes {
@@ -280,6 +283,7 @@ fn crash_and_judge(folder: &ServerFolder, seed: u64, crashes: u64) {
         let wanted = dice.below(40);
         let received = AtomicU64::new(0);
         let stop = AtomicBool::new(false);
+        let mut link_dice = Dice(dice.next());
         let seeds: Vec<u64> = ledgers.iter().map(|_| dice.next()).collect();
         let backlogs: Vec<AtomicI64> =
             ledgers.iter().map(|ledger| AtomicI64::new(ledger.waiting())).collect();
@@ -302,6 +306,7 @@ fn crash_and_judge(folder: &ServerFolder, seed: u64, crashes: u64) {
                 })
                 .collect();
             let changes = scope.spawn(|| change_queues(address, fingerprint, &mut kept, &mut deleted));
+            let linking = scope.spawn(|| change_links(address, fingerprint, &mut links, &mut link_dice));
             // Under load, wherever that is slow: some messages, and then a random while.
             // Nobody ends before the relay does, except with a complaint.
             let patience = Instant::now() + PATIENCE;
@@ -317,6 +322,7 @@ fn crash_and_judge(folder: &ServerFolder, seed: u64, crashes: u64) {
             server.kill();
             stop.store(true, Ordering::Relaxed);
             changes.join().unwrap();
+            linking.join().unwrap();
             threads
                 .into_iter()
                 .map(|(sending, receiving)| (sending.join().unwrap(), receiving.join().unwrap()))
@@ -346,6 +352,7 @@ fn crash_and_judge(folder: &ServerFolder, seed: u64, crashes: u64) {
         ledger.judge(index);
     }
     check_queues(&server, &kept, &deleted);
+    check_links(&server, &links);
     let accepted: usize = ledgers
         .iter()
         .map(|ledger| ledger.messages.values().filter(|message| message.accepted).count())
@@ -412,6 +419,92 @@ fn change_queues(
             }
         }
     }
+}
+
+/// A contact address with link data.
+struct Linked {
+    queue: RawQueue,
+    link: [u8; 24],
+    fixed: Vec<u8>,
+    /// What may be there: the last that was answered, and those after it that were not.
+    user: Vec<Vec<u8>>,
+}
+
+/// Addresses with links, and links that were deleted, as the relay has said.
+#[derive(Default)]
+struct Links {
+    kept: VecDeque<Linked>,
+    deleted: Vec<[u8; 24]>,
+}
+
+impl Linked {
+    /// `LSET`; false when the relay is gone.
+    fn set(&mut self, client: &mut RawClient, user: Vec<u8>) -> bool {
+        self.user.push(user.clone());
+        let parts = [b"LSET ".to_vec(), short(&self.link), large(&self.fixed), large(&user)];
+        match client.command(&self.queue.recipient_key, &self.queue.recipient, &parts.concat()) {
+            Ok(answer) => {
+                assert_eq!(answer, b"OK", "LSET was answered {}", answer.escape_ascii());
+                self.user = vec![user];
+                true
+            }
+            Err(_) => false,
+        }
+    }
+}
+
+/// Makes links, changes what is behind them, and deletes earlier ones until the relay is gone.
+fn change_links(address: SocketAddr, fingerprint: Fingerprint, links: &mut Links, dice: &mut Dice) {
+    let Ok(mut client) = RawClient::connect(address, fingerprint) else { return };
+    loop {
+        let options = NewOptions { subscribe: false, mode: b'C', ..NewOptions::default() };
+        let queue = match client.new_queue(options) {
+            Ok(queue) => queue,
+            Err(error) if error.starts_with("NEW was answered") => panic!("{error}"),
+            Err(_) => return,
+        };
+        let data = |dice: &mut Dice, most| vec![dice.next() as u8; 1 + dice.below(most) as usize];
+        let mut linked = Linked { queue, link: random(), fixed: data(dice, 2000), user: Vec::new() };
+        // When the first one is not answered there may be a link or not: it is in neither list.
+        if !linked.set(&mut client, data(dice, 13_000)) {
+            return;
+        }
+        links.kept.push_back(linked);
+        let place = dice.below(links.kept.len() as u64) as usize;
+        if !links.kept[place].set(&mut client, data(dice, 13_000)) {
+            return;
+        }
+        if links.kept.len() > 10 {
+            let linked = links.kept.pop_front().unwrap();
+            match client.command(&linked.queue.recipient_key, &linked.queue.recipient, b"LDEL") {
+                Ok(answer) => {
+                    assert_eq!(answer, b"OK", "LDEL was answered {}", answer.escape_ascii());
+                    links.deleted.push(linked.link);
+                }
+                Err(_) => return,
+            }
+            // Whether this is done or not: the link is gone before. So a run does not leave thousands of queues.
+            if client.command(&linked.queue.recipient_key, &linked.queue.recipient, b"DEL").is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn check_links(server: &ServerProcess, links: &Links) {
+    let mut client = RawClient::connect(server.address, server.fingerprint).unwrap();
+    for linked in &links.kept {
+        let answer = client.command(&Key::Nothing, &linked.link, b"LGET").unwrap();
+        let start = [b"LNK ".to_vec(), short(&linked.queue.sender), large(&linked.fixed)].concat();
+        let user = answer.strip_prefix(&start[..]).expect("a link is lost, or its fixed data are others");
+        assert!(linked.user.iter().any(|known| large(known) == user), "link data are not what was set last");
+    }
+    for link in &links.deleted {
+        let answer = client.command(&Key::Nothing, link, b"LGET").unwrap();
+        assert_eq!(answer, b"ERR AUTH", "deleted link data are back");
+    }
+    println!("{} links lead where they should, {} are deleted", links.kept.len(), links.deleted.len());
+    assert!(!links.kept.is_empty(), "no links were made");
 }
 
 fn check_queues(server: &ServerProcess, kept: &VecDeque<RawQueue>, deleted: &[RawQueue]) {
