@@ -164,6 +164,12 @@ impl Relay {
         self.held.hold(None, |broker| broker.unblock(id))
     }
 
+    /// Whether the queue that has this id is blocked: when [`Self::is_quiet`], also on disk.
+    #[must_use]
+    pub fn is_blocked(&self, id: &[u8; 24]) -> bool {
+        self.held.hold(None, |broker| broker.is_blocked(id))
+    }
+
     /// A destination that is to be dialled, if there is one: for relays that are proxies. The runtime has
     /// [`RelayDial::reach`] called where it may block, and drives what comes of it.
     #[must_use]

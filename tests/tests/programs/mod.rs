@@ -125,6 +125,12 @@ impl ServerFolder {
         std::fs::write(&file, text).unwrap();
     }
 
+    /// Runs a command on the folder, until it ends.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        let data = self.folder.path().join("data");
+        program("smp-server").arg("--data").arg(data).arg("--json").args(arguments).output().unwrap()
+    }
+
     /// Starts the process, without waiting for anything.
     pub fn spawn(&self) -> Child {
         program("smp-server")

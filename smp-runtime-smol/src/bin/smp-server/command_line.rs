@@ -2,8 +2,11 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use smp_proto::wire::base64url;
+use smp_proto::wire::identifier::IDENTIFIER_LENGTH;
 use smp_runtime_std::configuration::CreatePassword;
 
 /// A relay for the SimpleX Messaging Protocol.
@@ -30,12 +33,50 @@ pub(crate) enum Command {
     Start,
     /// Make a new online certificate. The relay keeps its identity and address; this needs the file `ca.key`.
     Cert,
+    /// Block a queue that is used for spam or forbidden content: its parties are told so, and nobody can send. The relay must
+    /// not be running.
+    Block {
+        /// Any id of the queue, as links and addresses have it: 32 characters of base64url.
+        #[arg(allow_hyphen_values = true)]
+        queue: QueueId,
+        /// What its parties are told.
+        #[arg(long, value_enum)]
+        reason: Reason,
+    },
+    /// Let a blocked queue work again. The relay must not be running.
+    Unblock {
+        /// Any id of the queue.
+        #[arg(allow_hyphen_values = true)]
+        queue: QueueId,
+    },
     /// Delete the folder with everything in it: identity, queues and messages.
     Delete {
         /// Do not ask.
         #[arg(long, short)]
         yes: bool,
     },
+}
+
+/// Why a queue is blocked.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Reason {
+    /// Unwanted messages.
+    Spam,
+    /// Content that the operator does not allow.
+    Content,
+}
+
+/// An id of a queue.
+#[derive(Clone, Copy)]
+pub(crate) struct QueueId(pub(crate) [u8; IDENTIFIER_LENGTH]);
+
+impl FromStr for QueueId {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bytes = base64url::decode(text).and_then(|bytes| bytes.try_into().ok());
+        bytes.map(Self).ok_or("not the id of a queue: it has 32 characters, letters, digits, - and _")
+    }
 }
 
 #[derive(Args)]

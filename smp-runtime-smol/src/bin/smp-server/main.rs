@@ -1,5 +1,6 @@
 //! smp-server: a relay for the SimpleX Messaging Protocol.
 
+mod block;
 mod command_line;
 mod failure;
 mod folder;
@@ -32,6 +33,8 @@ fn run(folder: DataFolder, command: Option<Command>, report: Report) -> Result<(
     match command {
         Some(Command::Init(asked)) => initialise::initialise(&folder, asked, report),
         Some(Command::Cert) => initialise::renew(&folder, report),
+        Some(Command::Block { queue, reason }) => block::block(&folder, queue, reason, report),
+        Some(Command::Unblock { queue }) => block::unblock(&folder, queue, report),
         Some(Command::Delete { yes }) => initialise::delete(&folder, yes, report),
         Some(Command::Start) => start::start(&folder, report),
         None => {
