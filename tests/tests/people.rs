@@ -27,7 +27,17 @@ struct Relay {
 
 impl Relay {
     fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// One that forwards to relays on this machine.
+    fn proxy() -> Self {
+        Self::start_with(&[("private_destinations", "on")])
+    }
+
+    fn start_with(settings: &[(&str, &str)]) -> Self {
         let folder = ServerFolder::init();
+        folder.set(settings);
         let process = folder.start();
         let cable = Cable::to(process.address);
         let text = format!("smp://{}@{}", process.fingerprint, cable.address);
@@ -46,11 +56,18 @@ impl Relay {
 struct Person {
     folder: tempfile::TempDir,
     relay: String,
+    /// When messages go through their relay.
+    proxy: &'static str,
 }
 
 impl Person {
     fn at(relay: &Relay) -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), relay: relay.text.clone() }
+        Self { folder: tempfile::tempdir().unwrap(), relay: relay.text.clone(), proxy: "never" }
+    }
+
+    /// Somebody whose messages go through their own relay.
+    fn hidden_behind(relay: &Relay) -> Self {
+        Self { proxy: "unknown", ..Self::at(relay) }
     }
 
     fn data(&self) -> PathBuf {
@@ -64,6 +81,7 @@ impl Person {
     fn command_within(&self, seconds: &str, arguments: &[&str]) -> Command {
         let mut command = program("smp");
         command.env("SMP_PASSPHRASE", "correct horse").env("SMP_ADDRESS", &self.relay);
+        command.env("SMP_PROXY", self.proxy);
         command.args(["--json", "--timeout", seconds, "--data"]).arg(self.data()).args(arguments);
         command
     }
@@ -363,6 +381,55 @@ fn mistakes_are_explained() {
     drop(relay);
     let output = alice.command_within("1", &["connect", &link]).output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn messages_go_through_ones_own_relay_and_say_so() {
+    let (mut one, mut two) = (Relay::proxy(), Relay::proxy());
+    let (alice, bob) = (Person::hidden_behind(&one), Person::hidden_behind(&two));
+    bob.smp(&["connect", &alice.invite("bob", &[]), "alice"]);
+    assert_eq!(bob.smp(&["send", "alice", "who am I?"])[0]["proxied"], true);
+    assert_eq!(alice.hears(), ("bob".to_owned(), "who am I?".to_owned()));
+    assert_eq!(alice.smp(&["send", "bob", "nobody knows"])[0]["proxied"], true);
+    assert_eq!(bob.hears(), ("alice".to_owned(), "nobody knows".to_owned()));
+    // The proxy is killed, and knows no session any more; then the destination is.
+    two.kill_and_start_again();
+    assert_eq!(bob.smp(&["send", "alice", "still nobody"])[0]["proxied"], true);
+    one.kill_and_start_again();
+    assert_eq!(bob.smp(&["send", "alice", "and still"])[0]["proxied"], true);
+    // For once, straight.
+    let straight = bob.smp(&["--proxy", "never", "send", "alice", "it is me"]);
+    assert_eq!(straight[0]["proxied"], false);
+    let texts = ["who am I?", "still nobody", "and still", "it is me"].map(str::to_owned);
+    let mut listening = alice.stays(&["listen"]);
+    listening.wait_for("message", &[("text", "it is me")]);
+    listening.input = None;
+    listening.kill();
+    assert_eq!(alice.history("bob").0, texts);
+    let ways: Vec<_> = bob
+        .smp(&["history", "alice"])
+        .iter()
+        .filter(|line| line["state"] == "sent" || line["state"] == "delivered")
+        .map(|line| line["proxied"].as_bool().unwrap())
+        .collect();
+    assert_eq!(ways, [true, true, true, false]);
+}
+
+#[test]
+fn without_a_proxy_a_message_waits_unless_it_may_go_straight() {
+    // These relays do not forward to private addresses.
+    let (one, two) = (Relay::start(), Relay::start());
+    let (alice, bob) = (Person::at(&one), Person::at(&two));
+    bob.smp(&["connect", &alice.invite("bob", &[]), "alice"]);
+    let hidden = Person { proxy: "unknown", ..bob };
+    let output = hidden.command_within("2", &["send", "alice", "hidden"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "it is kept");
+    let notices = String::from_utf8(output.stderr).unwrap();
+    assert!(notices.contains("--proxy-fallback"), "{notices}");
+    assert_eq!(hidden.smp(&["contacts"])[0]["waiting"], 1);
+    let sent = hidden.smp(&["--proxy-fallback", "yes", "send", "alice", "straight"]);
+    assert!(sent.iter().any(|line| line["event"] == "sent" && line["proxied"] == false));
+    assert_eq!(alice.hears().1, "hidden", "it was the first");
 }
 
 /// Numbers from a seed (SplitMix64).

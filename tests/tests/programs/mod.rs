@@ -41,7 +41,7 @@ pub fn program(name: &str) -> Command {
     built();
     let mut command = Command::new(folder().join(name));
     // What the developer's shell has set must not decide.
-    for variable in ["SMP_DATA", "SMP_ADDRESS", "SMP_PASSPHRASE", "SMP_PASSPHRASE_FILE"] {
+    for variable in ["SMP_DATA", "SMP_ADDRESS", "SMP_PASSPHRASE", "SMP_PASSPHRASE_FILE", "SMP_PROXY"] {
         command.env_remove(variable);
     }
     command.stdin(Stdio::null());

@@ -24,7 +24,7 @@ pub(crate) struct CommandLine {
     #[arg(long, value_name = "FILE", env = "SMP_PASSPHRASE_FILE", global = true, value_hint = ValueHint::FilePath)]
     pub(crate) passphrase_file: Option<PathBuf>,
     /// When messages to people go through your relay, so that theirs does not see your address [default: as before, at first
-    /// never]
+    /// unknown]
     #[cfg(unix)]
     #[arg(long, value_name = "WHEN", env = "SMP_PROXY", global = true, value_enum)]
     pub(crate) proxy: Option<crate::people::Proxy>,

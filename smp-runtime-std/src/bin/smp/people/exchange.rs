@@ -75,11 +75,11 @@ pub(crate) enum Proxy {
     /// Always; it must be another relay than theirs.
     Always,
     /// To relays that are not mine.
+    #[default]
     Unknown,
     /// To relays that are not mine and have no onion address.
     Unprotected,
     /// Never: their relays see my address.
-    #[default]
     Never,
 }
 
