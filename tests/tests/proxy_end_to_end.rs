@@ -5,7 +5,8 @@ mod any_client;
 mod raw_client;
 mod relay_under_test;
 
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
 
@@ -107,7 +108,6 @@ fn what_cannot_be_reached_is_told_apart() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let strange = address(d.fingerprint, listener.local_addr().unwrap());
         let stranger = thread::spawn(move || {
-            use std::io::Write;
             let (mut socket, _) = listener.accept().unwrap();
             socket.write_all(&[0x16, 3, 3, 0x40, 0, 1, 2, 3]).unwrap();
         });
@@ -135,6 +135,51 @@ fn private_destinations_are_refused_unless_allowed() {
             assert_eq!(refused_by_proxy(client.forward(&at, hello(&[1; 24]))), BrokerError::Host, "{host}");
         }
         assert_eq!(d.relay().connections(), 0);
+    }
+}
+
+/// A SOCKS5 proxy for one connection: whatever name is asked for, it leads to `to`. Returns that name.
+fn socks_to(to: SocketAddr) -> (SocketAddr, thread::JoinHandle<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let thread = thread::spawn(move || {
+        let (mut near, _) = listener.accept().unwrap();
+        near.read_exact(&mut [0; 3]).unwrap();
+        near.write_all(&[5, 0]).unwrap();
+        let mut head = [0; 5];
+        near.read_exact(&mut head).unwrap();
+        assert_eq!(head[..4], [5, 1, 0, 3], "by name");
+        let mut name = vec![0; usize::from(head[4]) + 2];
+        near.read_exact(&mut name).unwrap();
+        near.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).unwrap();
+        let mut far = TcpStream::connect(to).unwrap();
+        let (mut from_far, mut to_near) = (far.try_clone().unwrap(), near.try_clone().unwrap());
+        thread::spawn(move || {
+            let _ = std::io::copy(&mut from_far, &mut to_near);
+            let _ = to_near.shutdown(Shutdown::Both);
+        });
+        thread::spawn(move || {
+            let _ = std::io::copy(&mut near, &mut far);
+            let _ = far.shutdown(Shutdown::Both);
+        });
+        name.truncate(name.len() - 2);
+        String::from_utf8(name).unwrap()
+    });
+    (address, thread)
+}
+
+#[test]
+fn onion_hosts_are_reached_through_socks_which_gets_their_name() {
+    for runtime in RUNTIMES {
+        let d = destination(runtime);
+        let (socks, thread) = socks_to(d.address);
+        let p = RelayUnderTest::start(runtime, Options { socks_proxy: Some(socks), ..Options::default() });
+        let client = AnyClient::connect(runtime, &p.server_address());
+        let onion = format!("smp://{}@abcdef.onion", d.fingerprint).parse().unwrap();
+        let unknown = client.forward(&onion, hello(&[1; 24]));
+        assert!(matches!(unknown, Err(ClientError::Refused(SmpError::Authorization))), "{unknown:?}");
+        assert_eq!(thread.join().unwrap(), "abcdef.onion");
+        assert!(p.stop());
     }
 }
 

@@ -31,6 +31,8 @@ mod configuration;
 pub mod hosts;
 mod link;
 mod machine;
+#[cfg(test)]
+mod tests;
 mod turns;
 
 pub use configuration::{ProxyConfig, ProxyLimits};

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
 use smp_proto::broker::storage::{ActionId, Completion, StorageAction};
+use smp_proto::proxy::hosts::SocksMode;
 use smp_proto::storage_model::StorageModel;
 use smp_proto::wire::address::ServerAddress;
 use smp_runtime_smol::service::Service;
@@ -34,6 +35,8 @@ pub struct Options {
     pub password: Option<&'static str>,
     /// Whether it forwards to relays on the loopback interface.
     pub private_destinations: bool,
+    /// The SOCKS proxy for onion hosts.
+    pub socks_proxy: Option<SocketAddr>,
 }
 
 /// A running relay.
@@ -64,6 +67,10 @@ impl RelayUnderTest {
             configuration.limits.message_quota = quota;
         }
         configuration.proxy.policy.allow_private = options.private_destinations;
+        if let Some(address) = options.socks_proxy {
+            configuration.proxy.socks_proxy = Some(address.to_string());
+            configuration.proxy.policy.socks = SocksMode::Onion;
+        }
         configuration.create_password = options.password.map(|password| password.parse().unwrap());
         let relay = RelayBuilder::new(&configuration, &identity)
             .unwrap()
