@@ -19,7 +19,7 @@ use crate::crypto::blob;
 use crate::keys::{AuthKey, X25519Public};
 use crate::session::OpenedBlock;
 use crate::session::outgoing::{BlobAnswer, OutgoingContent};
-use crate::time::{Duration, Now, UnixTime};
+use crate::time::{Duration, Instant, Now, UnixTime};
 use crate::wire::EntityId;
 
 /// How many blobs one call may look at for expiry.
@@ -39,9 +39,35 @@ struct Blob {
     deleting: bool,
 }
 
+/// For how long writes are counted together.
+const RATE_PERIOD: Duration = Duration::from_secs(60);
+
+/// How many values were written in the period that began at some time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct WriteRate {
+    began: Instant,
+    writes: u32,
+}
+
+impl WriteRate {
+    /// Whether one more may be written.
+    fn has_room(&self, now: Instant, most: u32) -> bool {
+        now.saturating_since(self.began) >= RATE_PERIOD || self.writes < most
+    }
+
+    fn count(&mut self, now: Instant) {
+        if now.saturating_since(self.began) >= RATE_PERIOD {
+            *self = Self { began: now, writes: 0 };
+        }
+        self.writes = self.writes.saturating_add(1);
+    }
+}
+
 /// All blobs.
 #[derive(Default)]
 pub(super) struct Blobs {
+    /// Of all connections together.
+    rate: WriteRate,
     blobs: BTreeMap<BlobId, Blob>,
     /// When blobs are to be looked at, at most once each for one time.
     expiry: BTreeSet<(UnixTime, BlobId)>,
@@ -127,17 +153,19 @@ impl Broker {
         }
         let written = UnixTime(now.wall.0.div_euclid(86_400).saturating_mul(86_400));
         let record = BlobRecord { key: owner, written };
+        let may_write = self.may_write_blob(to, now.instant);
         match self.blobs.blobs.get_mut(&id) {
             Some(blob) if blob.record.key != owner => return Err(SmpError::Authorization),
             // What is being deleted must be gone first.
             Some(blob) if blob.deleting => return Err(storage_failed()),
+            Some(_) if !may_write => return Err(SmpError::Quota),
             Some(blob) => blob.writes = blob.writes.saturating_add(1),
             None => {
                 // A relay that asks for a password cannot be given one here: it takes no blobs.
                 if !self.config.new_queues || self.config.create_password.is_some() {
                     return Err(SmpError::Authorization);
                 }
-                if self.blobs.len() >= self.config.limits.blobs as usize {
+                if !may_write || self.blobs.len() >= self.config.limits.blobs as usize {
                     return Err(SmpError::Quota);
                 }
                 let blob = Blob { record: record.clone(), stored: false, writes: 1, deleting: false };
@@ -145,9 +173,22 @@ impl Broker {
                 self.watch_blob(id, written);
             }
         }
+        self.blobs.rate.count(now.instant);
+        if let Some(connection) = self.connections.get_mut(to.connection) {
+            connection.blob_rate.count(now.instant);
+        }
         let action = StorageAction::PutBlob { id, record, value: block.share(value) };
         self.emit(NO_QUEUE, Purpose::WriteBlob(to.clone(), id, written), action);
         Ok(())
+    }
+
+    /// Whether neither this connection nor all together have written as many blobs lately as they may.
+    fn may_write_blob(&self, to: &Address, now: Instant) -> bool {
+        let limits = &self.config.limits;
+        let own = u32::from(limits.blob_writes_of_connection);
+        let connection = self.connections.get(to.connection);
+        self.blobs.rate.has_room(now, limits.blob_writes)
+            && connection.is_some_and(|connection| connection.blob_rate.has_room(now, own))
     }
 
     /// A value is durable, or could not be written.

@@ -54,6 +54,10 @@ pub struct Limits {
     pub blobs: u32,
     /// The longest blob, in bytes; more than 16,141 cannot be read through a proxy.
     pub blob_length: u16,
+    /// Blobs that one connection may write in a minute.
+    pub blob_writes_of_connection: u16,
+    /// Blobs that all together may write in a minute.
+    pub blob_writes: u32,
     /// Services in all.
     pub services: u32,
     /// Notifications that wait for one notifier.
@@ -71,6 +75,8 @@ impl Default for Limits {
             recipient_keys: 16,
             blobs: 100_000,
             blob_length: 16_141,
+            blob_writes_of_connection: 60,
+            blob_writes: 6000,
             services: 1024,
             waiting_notifications: 128,
         }

@@ -5,6 +5,7 @@ use alloc::collections::{BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use super::blobs::WriteRate;
 use super::proxying::Proxied;
 use super::queues::QueueRef;
 use super::record::ServiceNumber;
@@ -66,6 +67,8 @@ pub(super) struct Connection {
     pub(super) subscribed: BTreeSet<u32>,
     pub(super) getting: BTreeSet<u32>,
     pub(super) notified: BTreeSet<u32>,
+    /// How many blobs it has written lately.
+    pub(super) blob_rate: WriteRate,
     /// What it wants of the proxy.
     pub(super) proxied: Proxied,
     /// The service that the client is.

@@ -244,6 +244,18 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key(
         "LIMITS",
+        "blob_writes_of_connection",
+        "60",
+        "Blobs that one connection may write in a minute: 1 to 65535.",
+    ),
+    key(
+        "LIMITS",
+        "blob_writes",
+        "6000",
+        "Blobs that all clients together may write in a minute: 1 to 1000000000.",
+    ),
+    key(
+        "LIMITS",
         "handshakes",
         "5000",
         "Connections that have not finished their handshake, at the same time: 1 to 1000000. The oldest has to go when\n\

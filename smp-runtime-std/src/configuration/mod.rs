@@ -139,6 +139,10 @@ pub struct ServiceLimits {
     pub blobs: usize,
     /// The longest blob, in bytes.
     pub blob_bytes: usize,
+    /// Blobs that one connection may write in a minute.
+    pub blob_writes_of_connection: usize,
+    /// Blobs that all together may write in a minute.
+    pub blob_writes: usize,
     /// Messages that wait in one queue.
     pub message_quota: usize,
 }
@@ -337,6 +341,8 @@ impl Default for ServiceLimits {
             queues: 10_000_000,
             blobs: 100_000,
             blob_bytes: 16_141,
+            blob_writes_of_connection: 60,
+            blob_writes: 6000,
             message_quota: 128,
         }
     }
@@ -590,6 +596,8 @@ impl<'a> Settings<'a> {
             queues: count("queues", 1, 1_000_000_000)?,
             blobs: count("blobs", 0, 10_000_000)?,
             blob_bytes: count("blob_bytes", 1, 16_141)?,
+            blob_writes_of_connection: count("blob_writes_of_connection", 1, 65_535)?,
+            blob_writes: count("blob_writes", 1, 1_000_000_000)?,
             message_quota: count("message_quota", 1, 16_384)?,
         })
     }

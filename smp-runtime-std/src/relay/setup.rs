@@ -272,6 +272,8 @@ fn broker_configuration(configuration: &Configuration) -> BrokerConfig {
             queues: large(limits.queues),
             blobs: large(limits.blobs),
             blob_length: small(limits.blob_bytes),
+            blob_writes_of_connection: small(limits.blob_writes_of_connection),
+            blob_writes: large(limits.blob_writes),
             commands_in_flight: small(limits.commands_in_flight),
             deliveries_in_flight: small(limits.outgoing_blocks),
             ..Limits::default()

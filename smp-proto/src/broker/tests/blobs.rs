@@ -171,3 +171,26 @@ fn no_more_blobs_are_read_than_a_connection_may_have_under_way() {
     assert_eq!(relay.held.len(), 2);
     assert_eq!(relay.hear(connection), alloc::vec![blob_of(b"x"); 7]);
 }
+
+#[test]
+fn writes_are_counted_for_each_connection_and_for_all() {
+    let mut relay = Relay::with(|config| {
+        config.limits.blob_writes_of_connection = 2;
+        config.limits.blob_writes = 3;
+    });
+    let (one, other) = (relay.connect(), relay.connect());
+    let wrt =
+        |relay: &mut Relay, connection| relay.ask(connection, &owners(), write(b"text", OWNER), Some(OWNER));
+    assert_eq!([wrt(&mut relay, one), wrt(&mut relay, one)], [Said::Ok, Said::Ok]);
+    assert_eq!(wrt(&mut relay, one), Said::Error(SmpError::Quota));
+    // What is not allowed anyway counts for nothing, and is answered as ever.
+    assert_eq!(relay.ask(one, &owners(), write(b"evil", 9), Some(9)), AUTH);
+    assert_eq!(wrt(&mut relay, other), Said::Ok);
+    assert_eq!(wrt(&mut relay, other), Said::Error(SmpError::Quota), "three in all");
+    assert_eq!(relay.read(), blob_of(b"text"), "reading is not counted");
+    relay.pass(Duration::from_secs(59));
+    assert_eq!(wrt(&mut relay, one), Said::Error(SmpError::Quota));
+    relay.pass(Duration::from_secs(1));
+    assert_eq!([wrt(&mut relay, one), wrt(&mut relay, one)], [Said::Ok, Said::Ok]);
+    assert_eq!(wrt(&mut relay, one), Said::Error(SmpError::Quota));
+}
