@@ -25,7 +25,7 @@ fn sequence(parts: &[&[u8]]) -> Vec<u8> {
 }
 
 /// Serial number, four empty sequences, and the key: all that a session looks at.
-fn certificate(key: &[u8]) -> Vec<u8> {
+pub fn certificate(key: &[u8]) -> Vec<u8> {
     let empty = sequence(&[]);
     let inside = sequence(&[&[2, 1, 1], &empty, &empty, &empty, &empty, key]);
     sequence(&[&inside, &empty, &[3, 1, 0]])
