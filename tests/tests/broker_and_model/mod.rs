@@ -122,6 +122,8 @@ impl<'s> BrokerAndModel<'s> {
                 services: 16,
                 blobs: 16,
                 blob_length: 16_141,
+                blob_writes_of_connection: u16::MAX,
+                blob_writes: u32::MAX,
                 waiting_notifications: rules.waiting_notifications as u16,
             },
         };
