@@ -440,7 +440,13 @@ impl Live {
     }
 
     fn hello_received(&mut self, core: &mut Core, entropy: &mut (impl Entropy + ?Sized)) {
-        if self.connection.stage == Stage::Replying {
+        // The confirmation may leave before it is durable that our queue is secured: after a crash between the two this is
+        // done once more. Whoever greets has read the confirmation, by a queue that is secured.
+        let confirms = matches!(
+            self.connection.stage,
+            Stage::Replying | Stage::SecuringOwn { .. } | Stage::SecuringReply
+        );
+        if confirms {
             self.confirmation_arrived(core);
             self.connection.stage = Stage::Greeting { first: false, sent: false, received: false };
         }
