@@ -3,8 +3,9 @@
 //! Owns: the socket, and when its deadline is. It decides nothing. It reads what is there before it waits, writes
 //! everything that there is with as few calls as possible, and gives others their turn after a while.
 
-use std::future::poll_fn;
+use std::fmt;
 use std::io::ErrorKind;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -16,31 +17,54 @@ use crate::reactor::Source;
 /// Reads of one turn; each is at most two blocks. More would let one busy client keep a thread.
 const READS_PER_TURN: usize = 8;
 
-/// Drives `connection` over `socket` until it ends, for whatever reason.
-pub async fn drive(socket: Source<TcpStream>, connection: impl Driven) {
-    let mut driver = Driver { socket, connection, armed: None };
-    loop {
-        let busy = driver.take_turn();
-        if driver.connection.has_ended() {
-            return;
-        }
-        if busy {
-            smol::future::yield_now().await;
-        } else {
-            driver.arm();
-            poll_fn(|context| driver.poll_wait(context)).await;
-        }
-    }
-}
-
-struct Driver<C> {
+/// Drives a connection over its socket until it ends, for whatever reason. Written out rather than as an `async fn`, which
+/// would have room for several copies of it: this is what an idle connection costs.
+pub struct Driver<C> {
     socket: Source<TcpStream>,
     connection: C,
     /// When the socket's deadline is.
     armed: Option<Instant>,
+    /// Whether there was nothing to do.
+    waiting: bool,
+}
+
+impl<C> fmt::Debug for Driver<C> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Driver").finish_non_exhaustive()
+    }
+}
+
+impl<C: Driven + Unpin> Future for Driver<C> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        loop {
+            if this.waiting && this.poll_wait(context).is_pending() {
+                return Poll::Pending;
+            }
+            this.waiting = false;
+            let busy = this.take_turn();
+            if this.connection.has_ended() {
+                return Poll::Ready(());
+            }
+            if busy {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            this.arm();
+            this.waiting = true;
+        }
+    }
 }
 
 impl<C: Driven> Driver<C> {
+    /// A connection that was just made.
+    #[must_use]
+    pub fn new(socket: Source<TcpStream>, connection: C) -> Self {
+        Self { socket, connection, armed: None, waiting: false }
+    }
+
     /// Reads, works and writes until there is nothing to do or it is somebody else's turn: true in the latter case.
     fn take_turn(&mut self) -> bool {
         for _ in 0..READS_PER_TURN {
@@ -96,5 +120,18 @@ impl<C: Driven> Driver<C> {
             ready = true;
         }
         if ready { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use smp_runtime_std::relay::connection::RelayConnection;
+
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        let size = size_of::<Driver<RelayConnection>>();
+        assert!(size <= 1024, "{size}");
     }
 }

@@ -6,22 +6,23 @@
 use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use async_io::Timer;
 use mio::net::TcpStream;
 use smol::channel::{self, Receiver, Sender};
-use smol::future::{FutureExt, or};
-use smp_runtime_std::relay::Relay;
+use smol::future::or;
 use smp_runtime_std::relay::connection::RelayConnection;
 use smp_runtime_std::relay::dial::RelayDial;
+use smp_runtime_std::relay::{Driven, Relay};
 use smp_runtime_std::storage::Workload;
 
-use crate::connection::drive;
+use crate::connection::Driver;
 use crate::reactor::{Reactor, Shifts, Source};
 use crate::workers::{Crew, Workers};
 
@@ -225,21 +226,28 @@ fn welcome(socket: TcpStream, address: SocketAddr, relay: &Arc<Relay>, crew: &Cr
     if socket.set_nodelay(true).is_err() {
         return;
     }
-    crew.spawn(move |reactor| {
-        let registered = reactor.register(socket);
-        contain(async move {
-            // What the system does not take is closed.
-            if let Ok(socket) = registered {
-                drive(socket, connection).await;
-            }
-        })
-    });
+    crew.spawn(move |reactor| Contained::new(reactor, socket, connection));
 }
 
-/// Ends with `task`, even when that panics: a bug that one connection finds must not take a thread from the others. What
-/// the panic says has been printed by then.
-async fn contain(task: impl Future<Output = ()>) {
-    let _ = AssertUnwindSafe(task).catch_unwind().await;
+/// Drives a connection, and ends with it, even when that panics: a bug that one connection finds must not take a thread
+/// from the others. What the panic says has been printed by then.
+struct Contained<C>(Option<Driver<C>>);
+
+impl<C: Driven + Unpin> Contained<C> {
+    fn new(reactor: &Rc<Reactor>, socket: TcpStream, connection: C) -> Self {
+        // What the system does not take is closed.
+        Self(reactor.register(socket).ok().map(|socket| Driver::new(socket, connection)))
+    }
+}
+
+impl<C: Driven + Unpin> Future for Contained<C> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let Some(driver) = &mut self.0 else { return Poll::Ready(()) };
+        let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(driver).poll(context)));
+        polled.unwrap_or(Poll::Ready(()))
+    }
 }
 
 /// Dials the relays that this one forwards to: names and connections on threads that may block, then a task like others.
@@ -264,14 +272,7 @@ fn settle(socket: std::net::TcpStream, dial: RelayDial, crew: &Crew) {
         return;
     }
     if let Some(link) = dial.connected() {
-        crew.spawn(move |reactor| {
-            let registered = reactor.register(TcpStream::from_std(socket));
-            contain(async move {
-                if let Ok(socket) = registered {
-                    drive(socket, link).await;
-                }
-            })
-        });
+        crew.spawn(move |reactor| Contained::new(reactor, TcpStream::from_std(socket), link));
     }
 }
 

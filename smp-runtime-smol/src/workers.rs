@@ -113,7 +113,8 @@ impl Crew {
         worker.tasks.fetch_add(1, Ordering::Relaxed);
         let counted = Counted { crew: self.clone(), index };
         let job: Job = Box::new(move |reactor, executor| {
-            let task = make(reactor);
+            // In memory of its own, of just its size: an `async` block has room for what it awaits twice.
+            let task = Box::pin(make(reactor));
             executor
                 .spawn(async move {
                     let _counted = counted;
