@@ -126,6 +126,7 @@
 extern crate alloc;
 
 pub mod agent;
+mod backoff;
 pub mod broker;
 pub mod client;
 pub mod crypto;

@@ -716,7 +716,7 @@ impl Agent {
             }
             (Purpose::Forwarded(task, relay, command), Err(failure)) => {
                 if matches!(failure, CommandFailure::Refused(_)) {
-                    return self.answered_through(task, Err(failure), now, entropy);
+                    return self.connections.answer_through_proxy(task, Err(failure), now, entropy);
                 }
                 let meaning = routing::meaning(&failure);
                 if matches!(failure, CommandFailure::NotForwarded(_))
@@ -742,24 +742,19 @@ impl Agent {
                     }
                     Meaning::Unknown => {
                         self.not_forwarded(relay, failure);
-                        self.answered_through(task, Err(CommandFailure::OutcomeUnknown), now, entropy);
+                        self.connections.answer_through_proxy(
+                            task,
+                            Err(CommandFailure::OutcomeUnknown),
+                            now,
+                            entropy,
+                        );
                     }
                 }
             }
-            (Purpose::Forwarded(task, ..), result) => self.answered_through(task, result, now, entropy),
+            (Purpose::Forwarded(task, ..), result) => {
+                self.connections.answer_through_proxy(task, result, now, entropy)
+            }
         }
-    }
-
-    fn answered_through(
-        &mut self,
-        task: TaskId,
-        result: Result<Reply, CommandFailure>,
-        now: Now,
-        entropy: &mut (impl Entropy + ?Sized),
-    ) {
-        self.connections.core.is_forwarded = true;
-        self.connections.answer(task, result, now, entropy);
-        self.connections.core.is_forwarded = false;
     }
 
     /// A proxy could not be used, and nothing was done.

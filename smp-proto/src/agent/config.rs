@@ -3,8 +3,8 @@
 use alloc::vec::Vec;
 
 use super::routing::{ProxyMode, Routing};
+use crate::backoff::Backoff;
 use crate::crypto::Provider;
-use crate::entropy::Entropy;
 use crate::time::Duration;
 use crate::wire::version::{Version, VersionRange};
 
@@ -94,20 +94,9 @@ impl AgentConfig {
         }
     }
 
-    /// The wait after `failures` in a row: doubled each time up to `longest`, then shortened at random to between half and
-    /// all of it.
-    pub(super) fn delay(
-        &self,
-        failures: u32,
-        longest: Duration,
-        entropy: &mut (impl Entropy + ?Sized),
-    ) -> Duration {
-        let doublings = failures.saturating_sub(1).min(31);
-        let doubled = self.first_delay.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX));
-        let most = doubled.min(longest);
-        let mut random = [0; 2];
-        entropy.fill_public(&mut random);
-        most / 2 + most / 2 * u32::from(u16::from_be_bytes(random)) / 65_535
+    /// The waits between attempts of which the longest is this.
+    pub(super) const fn backoff(&self, longest: Duration) -> Backoff {
+        Backoff { first: self.first_delay, longest }
     }
 }
 
@@ -118,24 +107,5 @@ impl core::fmt::Debug for AgentConfig {
             .field("agent_versions", &self.agent_versions)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::crypto::Portable;
-    use crate::entropy::SeededEntropy;
-
-    #[test]
-    fn delays_grow_up_to_the_longest_and_differ() {
-        let config = AgentConfig::new(&Portable);
-        let mut entropy = SeededEntropy::new([1; 32]);
-        for failures in [1, 2, 5, 7, 40, u32::MAX] {
-            let most = Duration::from_secs(2_u64.saturating_pow(failures.min(30)).min(120));
-            let delays = [(); 8].map(|()| config.delay(failures, config.longest_delay, &mut entropy));
-            assert!(delays.iter().all(|delay| (most / 2..=most).contains(delay)), "{failures}: {delays:?}");
-            assert!(delays.iter().any(|delay| *delay != delays[0]));
-        }
     }
 }

@@ -139,7 +139,8 @@ impl Attempt {
         entropy: &mut (impl Entropy + ?Sized),
     ) {
         self.failures = self.failures.saturating_add(1);
-        self.state = AttemptState::Until(now.instant + core.config.delay(self.failures, longest, entropy));
+        self.state =
+            AttemptState::Until(now.instant + core.config.backoff(longest).after(self.failures, entropy));
     }
 
     /// Ends a wait.

@@ -66,8 +66,6 @@ pub(super) struct Core {
     pub outgoing: usize,
     /// Connections that may have something to do.
     pub ready: BTreeSet<ConnectionId>,
-    /// Whether the answer that is being handled came through a proxy.
-    pub is_forwarded: bool,
     relays: BTreeMap<Vec<u8>, RelayId>,
     addresses: Vec<ServerAddress>,
     tasks: BTreeMap<TaskId, (ConnectionId, Task)>,
@@ -214,7 +212,6 @@ impl Connections {
                 relays: BTreeMap::new(),
                 addresses: Vec::new(),
                 tasks: BTreeMap::new(),
-                is_forwarded: false,
                 next_task: 0,
                 commands: VecDeque::new(),
                 timers: BTreeSet::new(),
@@ -406,7 +403,7 @@ impl Connections {
                 self.core.dirty.extend(keys);
                 self.core.storage_failures = self.core.storage_failures.saturating_add(1);
                 let config = &self.core.config;
-                let delay = config.delay(self.core.storage_failures, config.longest_delay, entropy);
+                let delay = config.backoff(config.longest_delay).after(self.core.storage_failures, entropy);
                 self.core.storage_retry = Some(now.instant + delay);
                 if self.core.storage_failures == 1 {
                     // Must be told although nothing can be written.
@@ -425,13 +422,35 @@ impl Connections {
         now: Now,
         entropy: &mut (impl Entropy + ?Sized),
     ) {
+        self.answer_by(task, result, false, now, entropy);
+    }
+
+    /// The answer to a command that went through a proxy: their relay has not seen us ([`Event::Sent`] says so).
+    pub fn answer_through_proxy(
+        &mut self,
+        task: TaskId,
+        result: Result<Reply, CommandFailure>,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) {
+        self.answer_by(task, result, true, now, entropy);
+    }
+
+    fn answer_by(
+        &mut self,
+        task: TaskId,
+        result: Result<Reply, CommandFailure>,
+        proxied: bool,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) {
         let Some((id, task)) = self.core.tasks.remove(&task) else { return };
         // The relay may hand over the next message with its answer to an acknowledgement.
         if let Some((relay, recipient, message, body)) = self.message_in(id, &task, &result) {
-            self.task_done(id, task, Ok(Reply::Ok), now, entropy);
+            self.task_done(id, task, Ok(Reply::Ok), proxied, now, entropy);
             self.message(relay, &recipient, message, body, now, entropy);
         } else {
-            self.task_done(id, task, result, now, entropy);
+            self.task_done(id, task, result, proxied, now, entropy);
         }
         self.run(now, entropy);
     }
@@ -528,6 +547,7 @@ impl Connections {
         id: ConnectionId,
         task: Task,
         result: Result<Reply, CommandFailure>,
+        proxied: bool,
         now: Now,
         entropy: &mut (impl Entropy + ?Sized),
     ) {
@@ -547,7 +567,7 @@ impl Connections {
             Task::SecureOwn(number) => live.own_secured(number, result, core, now, entropy),
             Task::ReadLink => live.link_answered(result, core, now, entropy),
             Task::SetLink(hash) => live.link_set(hash, result, core, now, entropy),
-            Task::Send(sequence) => live.send_answered(sequence, result, core, now, entropy),
+            Task::Send(sequence) => live.send_answered(sequence, result, proxied, core, now, entropy),
             Task::Acknowledge(number, message) => {
                 live.acknowledged(number, &message, result, core, now, entropy);
             }

@@ -245,6 +245,7 @@ impl Live {
         &mut self,
         sequence: Sequence,
         result: Result<Reply, CommandFailure>,
+        proxied: bool,
         core: &mut Core,
         now: Now,
         entropy: &mut (impl Entropy + ?Sized),
@@ -254,7 +255,7 @@ impl Live {
                 self.sending.succeeded();
                 self.full = false;
                 if let Some(outgoing) = self.forget_outgoing(core, sequence) {
-                    self.delivered(core, &outgoing);
+                    self.delivered(core, &outgoing, proxied);
                 }
             }
             Err(CommandFailure::Refused(SmpError::Quota)) => {
@@ -271,7 +272,7 @@ impl Live {
                     // secured the queue.
                     let refused = failure == CommandFailure::Refused(SmpError::Authorization);
                     if may_be_there && refused && self.is_unsigned_confirmation(&outgoing) {
-                        self.delivered(core, &outgoing);
+                        self.delivered(core, &outgoing, proxied);
                     } else {
                         self.not_delivered(core, &outgoing, failure);
                     }
@@ -303,7 +304,7 @@ impl Live {
     }
 
     /// The peer's relay has a message.
-    fn delivered(&mut self, core: &mut Core, outgoing: &Outgoing) {
+    fn delivered(&mut self, core: &mut Core, outgoing: &Outgoing, proxied: bool) {
         let connection = self.id;
         match outgoing.kind {
             OutgoingKind::Confirmation => self.confirmation_delivered(core),
@@ -315,7 +316,6 @@ impl Live {
             }
             OutgoingKind::Hello => self.hello_delivered(core),
             OutgoingKind::Body => {
-                let proxied = core.is_forwarded;
                 core.event(Event::Sent { connection, number: outgoing.number, proxied });
             }
             OutgoingKind::TestQueues | OutgoingKind::FirstTest => {

@@ -24,7 +24,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::machine::{RelayId, TaskId};
-use crate::client::{ClientCommand, CommandBody, CommandFailure, ProxiedRelay};
+use crate::client::{ClientCommand, CommandFailure, ProxiedRelay};
 use crate::entropy::Entropy;
 use crate::wire::address::{AddressWithPassword, Host, ServerAddress};
 use crate::wire::error::{BrokerError, NetworkError, ProxyError, SmpError};
@@ -124,7 +124,7 @@ impl Routing {
         destination: &ServerAddress,
         entropy: &mut (impl Entropy + ?Sized),
     ) -> Way<'_> {
-        if !may_be_forwarded(command) || self.is_straight(destination) {
+        if !command.as_command().may_be_forwarded() || self.is_straight(destination) {
             return Way::Straight;
         }
         let is_other = |proxy: &&AddressWithPassword| proxy.address.fingerprint != destination.fingerprint;
@@ -138,18 +138,6 @@ impl Routing {
             None => Way::None,
         }
     }
-}
-
-/// Whether a command is for a queue of somebody else's, and so may reveal us to their relay.
-fn may_be_forwarded(command: &ClientCommand) -> bool {
-    matches!(
-        command.body,
-        CommandBody::Send { .. }
-            | CommandBody::SecureBySender(_)
-            | CommandBody::SecureByLink(_)
-            | CommandBody::GetLink
-            | CommandBody::ReadBlob(_)
-    )
 }
 
 /// What it means that a proxy did not bring an answer.
@@ -186,7 +174,7 @@ mod tests {
     }
 
     fn send() -> ClientCommand {
-        let body = CommandBody::Send { notification: false, body: Bytes::new() };
+        let body = crate::client::CommandBody::Send { notification: false, body: Bytes::new() };
         ClientCommand::new(crate::wire::EntityId::EMPTY, None, body)
     }
 

@@ -2,7 +2,7 @@
 
 use alloc::sync::Arc;
 
-use crate::entropy::Entropy;
+use crate::backoff::Backoff;
 use crate::session::client::ClientSessionConfig;
 use crate::time::Duration;
 
@@ -54,33 +54,8 @@ impl ClientConfig {
         }
     }
 
-    /// The wait before the next attempt to connect, after `failed` attempts in a row: doubled each time, then shortened
-    /// at random to between half and all of it, so that the clients of a relay that restarts do not return all at once.
-    pub(super) fn delay(&self, failed: u32, entropy: &mut (impl Entropy + ?Sized)) -> Duration {
-        let doubled = self.first_delay.saturating_mul(1_u32.checked_shl(failed.min(31)).unwrap_or(u32::MAX));
-        let longest = doubled.min(self.longest_delay);
-        let mut random = [0; 2];
-        entropy.fill_public(&mut random);
-        let share = u32::from(u16::from_be_bytes(random));
-        longest / 2 + longest / 2 * share / 65_535
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::crypto::Portable;
-    use crate::entropy::SeededEntropy;
-
-    #[test]
-    fn delays_grow_up_to_the_longest_and_differ() {
-        let config = ClientConfig::new(ClientSessionConfig::new([0; 32].into(), &Portable));
-        let mut entropy = SeededEntropy::new([1; 32]);
-        for failed in [0, 1, 2, 5, 31, 32, u32::MAX] {
-            let most = Duration::from_secs(2_u64.saturating_pow(failed.min(30) + 1).min(60));
-            let delays = [(); 8].map(|()| config.delay(failed, &mut entropy));
-            assert!(delays.iter().all(|delay| (most / 2..=most).contains(delay)), "{failed}: {delays:?}");
-            assert!(delays.iter().any(|delay| *delay != delays[0]));
-        }
+    /// The waits between attempts to connect.
+    pub(super) const fn backoff(&self) -> Backoff {
+        Backoff { first: self.first_delay, longest: self.longest_delay }
     }
 }

@@ -525,15 +525,15 @@ impl Client {
         for id in own {
             self.forget(id);
         }
+        self.failed_attempts = self.failed_attempts.saturating_add(1);
         let retry_at = if self.has_something_to_do() {
-            let until = now.instant + self.config.delay(self.failed_attempts, entropy);
+            let until = now.instant + self.config.backoff().after(self.failed_attempts, entropy);
             self.link = Link::Delayed { until };
             Some(until)
         } else {
             self.link = Link::Idle;
             None
         };
-        self.failed_attempts = self.failed_attempts.saturating_add(1);
         self.push(Event::Closed { because, retry_at });
     }
 

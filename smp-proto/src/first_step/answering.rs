@@ -98,7 +98,7 @@ impl FirstStep {
         let waits = matches!(failure, RelayFailure::NotYet | RelayFailure::Refused);
         item.retry_at = now.instant;
         if waits {
-            item.retry_at = now.instant + self.config.delay(u32::from(item.attempts), entropy);
+            item.retry_at = now.instant + self.config.backoff().after(u32::from(item.attempts), entropy);
         }
         item.state = ItemState::Waiting;
         if client.busy == Some(correlation) {

@@ -4,9 +4,10 @@ use alloc::vec::Vec;
 
 use zeroize::Zeroizing;
 
-use crate::entropy::Entropy;
+use crate::backoff::Backoff;
+use crate::proxy::hosts;
 use crate::time::Duration;
-use crate::wire::address::{Host, ServerAddress};
+use crate::wire::address::ServerAddress;
 
 /// How a first-step relay behaves.
 #[derive(Clone)]
@@ -78,53 +79,17 @@ impl FirstStepConfig {
     pub fn accepts(&self, address: &ServerAddress) -> bool {
         address.port_number().is_some()
             && address.fingerprint.len() == 32
-            && (self.private_destinations || !address.hosts.iter().any(is_private))
+            && (self.private_destinations || address.hosts.iter().all(hosts::may_be_public))
     }
 
-    /// The wait after `failures` in a row, shortened at random to between half and all of it.
-    pub(super) fn delay(&self, failures: u32, entropy: &mut (impl Entropy + ?Sized)) -> Duration {
-        let doublings = failures.saturating_sub(1).min(31);
-        let doubled = self.first_delay.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX));
-        let most = doubled.min(self.longest_delay);
-        let mut random = [0; 2];
-        entropy.fill_public(&mut random);
-        most / 2 + most / 2 * u32::from(u16::from_be_bytes(random)) / 65_535
+    /// The waits between attempts.
+    pub(super) const fn backoff(&self) -> Backoff {
+        Backoff { first: self.first_delay, longest: self.longest_delay }
     }
 }
 
 impl core::fmt::Debug for FirstStepConfig {
     fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         formatter.debug_struct("FirstStepConfig").field("limits", &self.limits).finish_non_exhaustive()
-    }
-}
-
-/// Whether a host is in a network of its own: loopback, private, link-local, or none at all.
-fn is_private(host: &Host) -> bool {
-    use core::net::IpAddr::{V4, V6};
-    match host {
-        Host::Ip(V4(ip)) => {
-            let [first, second, ..] = ip.octets();
-            ip.is_private()
-                || ip.is_loopback()
-                || ip.is_link_local()
-                || ip.is_unspecified()
-                || ip.is_broadcast()
-                || ip.is_multicast()
-                || first == 0
-                // Carrier-grade address translation, RFC 6598.
-                || (first == 100 && second & 0xc0 == 64)
-        }
-        Host::Ip(V6(ip)) => match ip.to_ipv4_mapped() {
-            Some(ip) => is_private(&Host::Ip(V4(ip))),
-            None => {
-                ip.is_loopback()
-                    || ip.is_unspecified()
-                    || ip.is_multicast()
-                    || ip.is_unique_local()
-                    || ip.is_unicast_link_local()
-            }
-        },
-        Host::Domain(name) => name.eq_ignore_ascii_case("localhost") || name.ends_with(".localhost"),
-        Host::Onion(_) => false,
     }
 }

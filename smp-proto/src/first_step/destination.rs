@@ -264,7 +264,7 @@ impl FirstStep {
         let asking = core::mem::take(&mut there.asking);
         if !was_resting {
             there.failures = there.failures.saturating_add(1);
-            there.retry_at = Some(now.instant + self.config.delay(there.failures, entropy));
+            there.retry_at = Some(now.instant + self.config.backoff().after(there.failures, entropy));
         }
         for (user, correlation, relay) in asking {
             self.not_registered(user, correlation, relay, failure);

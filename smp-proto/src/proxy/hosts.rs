@@ -83,6 +83,19 @@ const fn is_onion(host: &Host) -> bool {
     matches!(host, Host::Onion(_))
 }
 
+/// Whether a host may be one of the open internet, as far as can be told without looking up its name.
+#[must_use]
+pub fn may_be_public(host: &Host) -> bool {
+    match host {
+        Host::Ip(ip) => is_public(*ip),
+        Host::Domain(name) => {
+            let last = name.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+            !last.eq_ignore_ascii_case("localhost")
+        }
+        Host::Onion(_) => true,
+    }
+}
+
 /// Whether an address is one of the open internet: not loopback, private, link-local, shared, reserved or multicast,
 /// and no IPv6 form of such an IPv4 address.
 #[must_use]

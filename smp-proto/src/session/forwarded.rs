@@ -20,7 +20,6 @@ use crate::crypto::{BoxKey, proxy_layers};
 use crate::crypto::{Nonce, Provider, TAG_LENGTH, nacl_box, padding};
 use crate::keys::X25519Public;
 use crate::wire::CorrelationId;
-use crate::wire::command::Command;
 use crate::wire::error::{BrokerError, CommandError, ProxyError, SmpError, TransportError};
 use crate::wire::identifier::Identifier;
 use crate::wire::transmission::{Batch, Malformed, SessionLayout, Transmission};
@@ -67,18 +66,6 @@ impl Forwarded {
     pub(super) fn envelope(&self) -> Arc<Envelope> {
         Arc::clone(&self.envelope)
     }
-}
-
-/// Whether a command may come through a proxy.
-const fn may_be_forwarded(command: &Command<'_>) -> bool {
-    matches!(
-        command,
-        Command::Send { .. }
-            | Command::SecureBySender(_)
-            | Command::SecureByLink(_)
-            | Command::GetLink
-            | Command::ReadBlob
-    )
 }
 
 impl ServerSession {
@@ -139,7 +126,7 @@ impl ServerSession {
         let decoded =
             bytes.map_or(Err(Malformed::UNREADABLE), |bytes| Transmission::decode_command(bytes, layout));
         match decoded {
-            Ok(transmission) if may_be_forwarded(&transmission.content) => {
+            Ok(transmission) if transmission.content.may_be_forwarded() => {
                 Request::Command { transmission, authority: Authority::NotLookedUp }
             }
             Ok(Transmission { correlation, entity, .. }) => {

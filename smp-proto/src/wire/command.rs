@@ -218,6 +218,20 @@ mod tag {
 }
 
 impl<'a> Command<'a> {
+    /// Whether a proxy may forward it: it is for a queue of somebody else's, and needs no connection of its own
+    /// (WIRE-FACTS 10).
+    #[must_use]
+    pub const fn may_be_forwarded(&self) -> bool {
+        matches!(
+            self,
+            Self::Send { .. }
+                | Self::SecureBySender(_)
+                | Self::SecureByLink(_)
+                | Self::GetLink
+                | Self::ReadBlob
+        )
+    }
+
     /// Reads a command: its tag, and parameters laid out as in `version`. Tags are not gated by version.
     ///
     /// # Errors
