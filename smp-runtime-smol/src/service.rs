@@ -83,28 +83,25 @@ impl UntilStopped {
     }
 }
 
-/// Tells storage when threads work: what they want stored meanwhile is written together.
-struct ShiftsOfStorage(Workload);
-
-impl Shifts for ShiftsOfStorage {
+/// What threads want stored while they work is written together.
+impl Shifts for Workload {
     fn begin(&self) {
-        self.0.begin();
+        Self::begin(self);
     }
 
     fn rest(&self) {
-        self.0.rest();
+        Self::rest(self);
     }
 
     fn is_awaited(&self) -> bool {
-        self.0.is_awaited()
+        Self::is_awaited(self)
     }
 }
 
 /// Who is to be told when threads that serve `relay` work and when they rest: for [`Workers::start`].
 #[must_use]
 pub fn shifts(relay: &Relay) -> Option<Arc<dyn Shifts>> {
-    let workload = relay.workload()?.clone();
-    Some(Arc::new(ShiftsOfStorage(workload)))
+    Some(Arc::new(relay.workload()?.clone()))
 }
 
 impl Service {

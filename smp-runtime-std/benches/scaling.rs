@@ -30,6 +30,7 @@ use smp_proto::wire::response::Response;
 use smp_runtime_std::certificates::{Algorithm, CertificateFolder, NewIdentity, Validity};
 use smp_runtime_std::configuration::Configuration;
 use smp_runtime_std::fast_cryptography::FAST;
+use smp_runtime_std::relay::Driven;
 use smp_runtime_std::relay::connection::RelayConnection;
 use smp_runtime_std::relay::{ActionQueue, Completions, Relay, RelayBuilder};
 use smp_runtime_std::tls::{BLOCK, ClientTls, TlsSession};

@@ -1,7 +1,7 @@
 //! A relay with one thread for each connection, for tests and for small devices.
 //!
 //! It drives the same [`RelayConnection`] as the relay of `smp-runtime-smol`, and decides nothing itself. A thread waits for
-//! its socket, for its bell ([`RelayConnection::poll_events`]) or for a deadline; an idle connection costs a thread's stack
+//! its socket, for its bell ([`Driven::poll_events`]) or for a deadline; an idle connection costs a thread's stack
 //! and three file descriptors. For thousands of connections use `smp-runtime-smol`.
 
 use std::io::ErrorKind;

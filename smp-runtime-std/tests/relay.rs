@@ -22,6 +22,7 @@ use smp_proto::wire::response::Response;
 use smp_runtime_std::certificates::{Algorithm, CertificateFolder, NewIdentity, Validity};
 use smp_runtime_std::configuration::{Configuration, ServiceLimits};
 use smp_runtime_std::fast_cryptography::FAST;
+use smp_runtime_std::relay::Driven;
 use smp_runtime_std::relay::connection::{End, RelayConnection};
 use smp_runtime_std::relay::{ActionQueue, Completions, Relay, RelayBuilder};
 use smp_runtime_std::tls::{BLOCK, ClientTls, TlsSession};

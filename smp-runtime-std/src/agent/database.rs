@@ -125,6 +125,8 @@ pub enum DatabaseError {
     WrongPassphrase(PathBuf),
     /// The operating system has no randomness.
     NoRandomness(String),
+    /// A record is longer than the cipher can seal: 256 GiB.
+    TooLong,
 }
 
 impl fmt::Display for DatabaseError {
@@ -148,6 +150,7 @@ impl fmt::Display for DatabaseError {
             Self::NoRandomness(error) => {
                 write!(formatter, "the operating system gives no randomness: {error}")
             }
+            Self::TooLong => formatter.write_str("a record is too long to be sealed"),
         }
     }
 }
@@ -380,10 +383,9 @@ fn random<const LENGTH: usize>() -> Result<Zeroizing<[u8; LENGTH]>, DatabaseErro
 fn seal(key: &[u8; KEY], context: &[u8], text: &[u8]) -> Result<Vec<u8>, DatabaseError> {
     let nonce = random::<NONCE>()?;
     let payload = Payload { msg: text, aad: context };
-    // The cipher refuses texts of 256 GiB only.
     let sealed = XChaCha20Poly1305::new(key.into())
         .encrypt(&XNonce::from(*nonce), payload)
-        .map_err(|_| DatabaseError::NoRandomness("a record is too long to be sealed".to_owned()))?;
+        .map_err(|_| DatabaseError::TooLong)?;
     Ok([nonce.as_slice(), &sealed].concat())
 }
 

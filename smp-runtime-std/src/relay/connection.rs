@@ -1,8 +1,8 @@
 //! One connection of a relay, without IO: TLS, then the SMP handshake, then commands and answers.
 //!
 //! Owns: the connection's TLS and SMP session, its place among the connections, its deadlines, and why it ends. A
-//! runtime moves bytes ([`RelayConnection::read_from`], [`RelayConnection::write_to`]), calls [`RelayConnection::work`]
-//! after each, and waits for the socket, for [`RelayConnection::poll_events`], or for [`RelayConnection::deadline`].
+//! runtime moves bytes ([`Driven::read_from`], [`Driven::write_to`]), calls [`Driven::work`]
+//! after each, and waits for the socket, for [`Driven::poll_events`], or for [`Driven::deadline`].
 //! It never blocks, never waits, and holds no buffers while it has nothing to do.
 
 use std::io::{Read, Write};
@@ -13,10 +13,10 @@ use std::time::Instant as SystemInstant;
 
 use smp_proto::time::Instant;
 
-use super::Relay;
 use super::admission::{Place, Refusal};
 use super::conversation::Conversation;
 use super::wakeup::Events;
+use super::{Driven, Relay};
 use crate::tls::TlsSession;
 
 /// Encrypted bytes that are prepared before the socket has taken any: two blocks. More would not make a call to the
@@ -101,152 +101,12 @@ impl RelayConnection {
         })
     }
 
-    /// Whether bytes from the network are welcome now. When not, the client is to wait.
-    #[must_use]
-    pub fn wants_read(&self) -> bool {
-        let open = match &self.stage {
-            Stage::Tls { .. } | Stage::Hello { .. } => true,
-            Stage::Open(conversation) => conversation.has_room() && !self.tls.wants_write(),
-            Stage::Closing { .. } | Stage::Ended(_) => false,
-        };
-        open && self.reading && self.tls.wants_read()
-    }
-
-    /// Reads from the network once: true when that was all there is.
-    ///
-    /// # Errors
-    /// Those of `source`.
-    pub fn read_from(&mut self, source: &mut impl Read) -> std::io::Result<bool> {
-        if self.tls.read_tls(source)? == 0 {
-            self.lost();
-            return Ok(true);
-        }
-        self.last_activity = self.relay.clock().instant();
-        // A read that leaves room was offered more room than there were bytes.
-        Ok(self.tls.wants_read())
-    }
-
-    /// Whether there are bytes for the network.
-    #[must_use]
-    pub fn wants_write(&self) -> bool {
-        self.tls.wants_write() && !matches!(self.stage, Stage::Ended(_))
-    }
-
-    /// Writes to the network once.
-    ///
-    /// # Errors
-    /// Those of `sink`; [`std::io::ErrorKind::WriteZero`] when it takes nothing.
-    pub fn write_to(&mut self, sink: &mut impl Write) -> std::io::Result<()> {
-        let now = self.relay.clock().instant();
-        match self.tls.write_tls(sink) {
-            Ok(0) if self.tls.wants_write() => Err(std::io::ErrorKind::WriteZero.into()),
-            Ok(_) => {
-                self.last_activity = now;
-                self.unread_since = None;
-                Ok(())
-            }
-            Err(error) => {
-                if error.kind() == std::io::ErrorKind::WouldBlock && self.unread_since.is_none() {
-                    self.unread_since = Some(now);
-                }
-                Err(error)
-            }
-        }
-    }
-
-    /// Sets who is woken when something happens to the connection elsewhere; true when something has happened already,
-    /// and [`Self::work`] is to be called.
-    #[must_use]
-    pub fn poll_events(&self, waker: &Waker) -> bool {
-        self.place.wakeup().poll(waker)
-    }
-
-    /// The network is gone.
-    pub fn lost(&mut self) {
-        self.end(End::Closed);
-    }
-
-    /// Whether the connection is over: the socket can be closed.
-    #[must_use]
-    pub fn has_ended(&self) -> bool {
-        matches!(self.stage, Stage::Ended(_))
-    }
-
     /// Why it is over, once it is.
     #[must_use]
     pub fn why(&self) -> Option<End> {
         match self.stage {
             Stage::Ended(why) => Some(why),
             _ => None,
-        }
-    }
-
-    /// When to call [`Self::handle_timeout`] at the latest, by the system's clock.
-    #[must_use]
-    pub fn deadline(&self) -> Option<SystemInstant> {
-        let of_stage = match &self.stage {
-            Stage::Tls { until } | Stage::Hello { until, .. } | Stage::Closing { until, .. } => Some(*until),
-            Stage::Open(_) => self.relay.inactive_after().map(|ttl| self.last_activity + ttl),
-            Stage::Ended(_) => None,
-        };
-        let unread = self.unread_since.map(|since| since + self.relay.limits().slow_reader);
-        let earliest = [of_stage, unread, self.finish_until].into_iter().flatten().min();
-        earliest.and_then(|instant| self.relay.clock().system(instant))
-    }
-
-    /// Ends the connection if one of its deadlines is over.
-    pub fn handle_timeout(&mut self) {
-        let now = self.relay.clock().instant();
-        if self.unread_since.is_some_and(|since| now >= since + self.relay.limits().slow_reader) {
-            return self.end(End::SlowReader);
-        }
-        if self.finish_until.is_some_and(|until| now >= until) {
-            return self.end(End::Stopping);
-        }
-        match &mut self.stage {
-            Stage::Tls { until } | Stage::Hello { until, .. } if now >= *until => {
-                self.end(End::HandshakeTimeout);
-            }
-            Stage::Closing { until, why } if now >= *until => {
-                let why = *why;
-                self.end(why);
-            }
-            Stage::Open(conversation) => {
-                if let Some(ttl) = self.relay.inactive_after()
-                    && now >= self.last_activity + ttl
-                {
-                    if conversation.has_subscriptions(&self.relay) {
-                        // Subscribers are expected to be silent: look again after the same time.
-                        self.last_activity = now;
-                        conversation.rest();
-                    } else {
-                        self.close(End::Inactive);
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Does everything that can be done now with what was received and what has happened.
-    pub fn work(&mut self) {
-        let events = self.place.wakeup().take();
-        if !events.is_empty() {
-            self.handle_events(events);
-        }
-        if let Stage::Tls { .. } = self.stage {
-            self.work_on_tls();
-        }
-        if let Stage::Hello { .. } = self.stage {
-            self.work_on_hello();
-        }
-        if let Stage::Open(_) = self.stage {
-            self.work_on_commands();
-        }
-        if let Stage::Closing { why, .. } = self.stage
-            && !self.tls.wants_write()
-        {
-            self.end(why);
         }
     }
 
@@ -337,6 +197,126 @@ impl RelayConnection {
         if let Stage::Open(mut conversation) | Stage::Hello { mut conversation, .. } = left {
             conversation.end(&self.relay);
         }
+    }
+}
+
+impl Driven for RelayConnection {
+    fn work(&mut self) {
+        let events = self.place.wakeup().take();
+        if !events.is_empty() {
+            self.handle_events(events);
+        }
+        if let Stage::Tls { .. } = self.stage {
+            self.work_on_tls();
+        }
+        if let Stage::Hello { .. } = self.stage {
+            self.work_on_hello();
+        }
+        if let Stage::Open(_) = self.stage {
+            self.work_on_commands();
+        }
+        if let Stage::Closing { why, .. } = self.stage
+            && !self.tls.wants_write()
+        {
+            self.end(why);
+        }
+    }
+
+    fn wants_read(&self) -> bool {
+        let open = match &self.stage {
+            Stage::Tls { .. } | Stage::Hello { .. } => true,
+            Stage::Open(conversation) => conversation.has_room() && !self.tls.wants_write(),
+            Stage::Closing { .. } | Stage::Ended(_) => false,
+        };
+        open && self.reading && self.tls.wants_read()
+    }
+
+    fn read_from(&mut self, source: &mut impl Read) -> std::io::Result<bool> {
+        if self.tls.read_tls(source)? == 0 {
+            self.lost();
+            return Ok(true);
+        }
+        self.last_activity = self.relay.clock().instant();
+        // A read that leaves room was offered more room than there were bytes.
+        Ok(self.tls.wants_read())
+    }
+
+    fn wants_write(&self) -> bool {
+        self.tls.wants_write() && !matches!(self.stage, Stage::Ended(_))
+    }
+
+    fn write_to(&mut self, sink: &mut impl Write) -> std::io::Result<()> {
+        let now = self.relay.clock().instant();
+        match self.tls.write_tls(sink) {
+            Ok(0) if self.tls.wants_write() => Err(std::io::ErrorKind::WriteZero.into()),
+            Ok(_) => {
+                self.last_activity = now;
+                self.unread_since = None;
+                Ok(())
+            }
+            Err(error) => {
+                if error.kind() == std::io::ErrorKind::WouldBlock && self.unread_since.is_none() {
+                    self.unread_since = Some(now);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn poll_events(&self, waker: &Waker) -> bool {
+        self.place.wakeup().poll(waker)
+    }
+
+    fn deadline(&self) -> Option<SystemInstant> {
+        let of_stage = match &self.stage {
+            Stage::Tls { until } | Stage::Hello { until, .. } | Stage::Closing { until, .. } => Some(*until),
+            Stage::Open(_) => self.relay.inactive_after().map(|ttl| self.last_activity + ttl),
+            Stage::Ended(_) => None,
+        };
+        let unread = self.unread_since.map(|since| since + self.relay.limits().slow_reader);
+        let earliest = [of_stage, unread, self.finish_until].into_iter().flatten().min();
+        earliest.and_then(|instant| self.relay.clock().system(instant))
+    }
+
+    fn handle_timeout(&mut self) {
+        let now = self.relay.clock().instant();
+        if self.unread_since.is_some_and(|since| now >= since + self.relay.limits().slow_reader) {
+            return self.end(End::SlowReader);
+        }
+        if self.finish_until.is_some_and(|until| now >= until) {
+            return self.end(End::Stopping);
+        }
+        match &mut self.stage {
+            Stage::Tls { until } | Stage::Hello { until, .. } if now >= *until => {
+                self.end(End::HandshakeTimeout);
+            }
+            Stage::Closing { until, why } if now >= *until => {
+                let why = *why;
+                self.end(why);
+            }
+            Stage::Open(conversation) => {
+                if let Some(ttl) = self.relay.inactive_after()
+                    && now >= self.last_activity + ttl
+                {
+                    if conversation.has_subscriptions(&self.relay) {
+                        // Subscribers are expected to be silent: look again after the same time.
+                        self.last_activity = now;
+                        conversation.rest();
+                    } else {
+                        self.close(End::Inactive);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn lost(&mut self) {
+        self.end(End::Closed);
+    }
+
+    fn has_ended(&self) -> bool {
+        matches!(self.stage, Stage::Ended(_))
     }
 }
 

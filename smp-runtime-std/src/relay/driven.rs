@@ -4,8 +4,6 @@ use std::io::{Read, Write};
 use std::task::Waker;
 use std::time::Instant;
 
-use super::connection::RelayConnection;
-
 /// A connection without IO. A runtime moves bytes, calls [`work`](Self::work) after each, and waits for the socket, for
 /// [`poll_events`](Self::poll_events), or for [`deadline`](Self::deadline).
 pub trait Driven {
@@ -35,46 +33,4 @@ pub trait Driven {
     fn lost(&mut self);
     /// Whether it is over: the socket can be closed.
     fn has_ended(&self) -> bool;
-}
-
-impl Driven for RelayConnection {
-    fn work(&mut self) {
-        Self::work(self);
-    }
-
-    fn wants_read(&self) -> bool {
-        Self::wants_read(self)
-    }
-
-    fn read_from(&mut self, source: &mut impl Read) -> std::io::Result<bool> {
-        Self::read_from(self, source)
-    }
-
-    fn wants_write(&self) -> bool {
-        Self::wants_write(self)
-    }
-
-    fn write_to(&mut self, sink: &mut impl Write) -> std::io::Result<()> {
-        Self::write_to(self, sink)
-    }
-
-    fn poll_events(&self, waker: &Waker) -> bool {
-        Self::poll_events(self, waker)
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        Self::deadline(self)
-    }
-
-    fn handle_timeout(&mut self) {
-        Self::handle_timeout(self);
-    }
-
-    fn lost(&mut self) {
-        Self::lost(self);
-    }
-
-    fn has_ended(&self) -> bool {
-        Self::has_ended(self)
-    }
 }

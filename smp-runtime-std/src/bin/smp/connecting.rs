@@ -114,7 +114,7 @@ pub(crate) fn failure_of_database(error: &smp_runtime_std::agent::database::Data
         DatabaseError::Io(_, error) if error.kind() == std::io::ErrorKind::StorageFull => {
             failure.advise("the disk is full: make room")
         }
-        DatabaseError::Io(..) | DatabaseError::NoRandomness(_) => failure,
+        DatabaseError::Io(..) | DatabaseError::NoRandomness(_) | DatabaseError::TooLong => failure,
     }
 }
 

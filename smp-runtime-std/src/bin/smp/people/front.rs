@@ -28,9 +28,9 @@ enum Screen {
 
 impl Screen {
     fn show(&mut self, line: &Line) -> io::Result<()> {
-        let Self::Typing(report, printer) = self else {
-            let Self::Plain(report) = self else { return Ok(()) };
-            return show(*report, line);
+        let (report, printer) = match self {
+            Self::Plain(report) => return show(*report, line),
+            Self::Typing(report, printer) => (report, printer),
         };
         match line {
             Line::Result { text, .. } if text.is_empty() => Ok(()),

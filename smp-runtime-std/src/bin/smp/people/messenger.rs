@@ -434,10 +434,7 @@ impl Messenger {
         let told = self.runtime.next()?;
         Some(match told {
             Told::Event(event) => self.event(event),
-            Told::Reached { relay } => {
-                let _ = relay;
-                Vec::new()
-            }
+            Told::Reached { .. } => Vec::new(),
             Told::Unreachable { relay, error } => {
                 let host = relay.hosts.first().map(ToString::to_string).unwrap_or_default();
                 let failure = failure_of_client("connecting", &error);
