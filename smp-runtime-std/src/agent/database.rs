@@ -14,7 +14,6 @@
 //! both the file and the passphrase may find keys of the past.
 
 use std::fmt;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -26,7 +25,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::storage::{StorageError, guarded};
+use crate::storage::{StorageError, guarded, new_file};
 
 const PROPERTIES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("properties");
 const RECORDS: TableDefinition<'_, &[u8; SLOT], &[u8]> = TableDefinition::new("records");
@@ -246,14 +245,19 @@ impl LockedDatabase {
     /// # Errors
     /// [`DatabaseError::InUse`], [`DatabaseError::Foreign`], [`DatabaseError::Io`], [`DatabaseError::Damaged`].
     pub fn open(file: &Path) -> Result<Self, DatabaseError> {
+        let io = |error| DatabaseError::Io(file.to_owned(), error);
         if !file.exists() {
-            make(file)?;
+            new_file::make(file, io, |new| {
+                let made = || Database::create(new).map(drop).map_err(|error| opening(new, error.into()));
+                guarded(new, made).map_err(DatabaseError::from)
+            })?;
         }
         let (database, sealing) = guarded(file, || {
             let database = Database::create(file).map_err(|error| opening(file, error.into()))?;
             let sealing = read_sealing(&database, file)?;
             Ok((database, sealing))
         })?;
+        new_file::remove_unfinished(file).map_err(io)?;
         Ok(Self { file: file.to_owned(), database, sealing })
     }
 
@@ -290,27 +294,6 @@ impl LockedDatabase {
             }
         }
     }
-}
-
-/// Makes the file under another name first: one that has its own name is complete, wherever making it was interrupted.
-fn make(file: &Path) -> Result<(), DatabaseError> {
-    let new = file.with_extension(format!("redb.new{}", std::process::id()));
-    let io = |error| DatabaseError::Io(new.clone(), error);
-    let mut options = fs::OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(&new).map_err(io)?;
-    guarded(&new, || Database::create(&new).map(drop).map_err(|error| opening(&new, error.into())))?;
-    // Whoever else makes it at this moment may be first: then theirs is taken.
-    match fs::hard_link(&new, file) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(io(error)),
-        _ => fs::remove_file(&new).map_err(io)?,
-    }
-    if let Some(folder) = file.parent().filter(|_| cfg!(unix)) {
-        fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
-    }
-    Ok(())
 }
 
 fn read_sealing(database: &Database, file: &Path) -> Result<Option<Sealing>, StorageError> {
@@ -537,6 +520,7 @@ fn opening(file: &Path, error: redb::Error) -> StorageError {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test")]
     use super::*;
+    use std::fs;
 
     fn put(space: Space, name: &[u8], content: &[u8]) -> Change {
         Change { space, name: name.to_vec(), content: Some(Zeroizing::new(content.to_vec())) }

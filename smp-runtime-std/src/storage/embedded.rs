@@ -29,7 +29,7 @@ use smp_proto::broker::storage::{
 };
 use smp_proto::time::UnixTime;
 
-use super::{Engine, StorageError};
+use super::{Engine, StorageError, new_file};
 
 /// The name of the file in the data folder.
 pub const FILE_NAME: &str = "queues.redb";
@@ -139,44 +139,21 @@ pub(crate) fn guarded<T>(
 }
 
 fn open_file(file: &Path) -> Result<Database, StorageError> {
+    let io = |error| StorageError::Io(file.to_owned(), error);
     if !file.exists() {
-        make_file(file)?;
+        new_file::make(file, io, |new| {
+            let database = create(new).map_err(|error| opening(new, error))?;
+            prepare(new, &database, true)
+        })?;
     }
     let database = create(file).map_err(|error| opening(file, error))?;
     prepare(file, &database, false)?;
+    new_file::remove_unfinished(file).map_err(io)?;
     Ok(database)
 }
 
 fn create(file: &Path) -> Result<Database, DatabaseError> {
     Database::builder().set_cache_size(CACHE).create(file)
-}
-
-/// Makes the file under another name first: one that has its own name is complete, wherever making it was interrupted.
-fn make_file(file: &Path) -> Result<(), StorageError> {
-    // A name of this process's own: two that start at once may disturb, but never mix up, each other.
-    let new = file.with_extension(format!("redb.new{}", std::process::id()));
-    let io = |error| StorageError::Io(new.clone(), error);
-    remove_leftovers(file).map_err(io)?;
-    let database = create(&new).map_err(|error| opening(&new, error))?;
-    prepare(&new, &database, true)?;
-    drop(database);
-    fs::rename(&new, file).map_err(io)?;
-    if let Some(folder) = file.parent().filter(|_| cfg!(unix)) {
-        fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
-    }
-    Ok(())
-}
-
-/// What interrupted attempts have left behind holds nothing, and may be damaged in ways that redb does not survive.
-fn remove_leftovers(file: &Path) -> io::Result<()> {
-    let Some(folder) = file.parent() else { return Ok(()) };
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with("queues.redb.new") {
-            fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
 }
 
 /// Checks the format, or writes it to a file that is being made.

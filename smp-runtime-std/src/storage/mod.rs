@@ -32,6 +32,7 @@
 mod embedded;
 mod error;
 mod memory;
+pub(crate) mod new_file;
 mod recent;
 mod thread;
 
