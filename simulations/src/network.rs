@@ -18,7 +18,7 @@ use smp_proto::proxy::{DialFailure, LinkId, ProxyAction};
 use smp_proto::server::{Server, ServerConfig, ServerEvent};
 use smp_proto::session::client::ClientSessionConfig;
 use smp_proto::session::server::ServerSessionConfig;
-use smp_proto::session::{SessionId, TransportFacts};
+use smp_proto::session::{Protocol, SessionId, TransportFacts};
 use smp_proto::storage_model::StorageModel;
 use smp_proto::time::{Duration, Instant, Now, UnixTime};
 use smp_proto::wire::address::ServerAddress;
@@ -566,5 +566,5 @@ impl Network {
 /// The facts of the connection with this number.
 fn facts(number: u64, peer_chain: Vec<Vec<u8>>) -> TransportFacts {
     let id: [u8; 32] = Sha256::digest(number.to_be_bytes()).into();
-    TransportFacts { session_id: SessionId::new(&id).expect("32 bytes"), alpn_negotiated: true, peer_chain }
+    TransportFacts { session_id: SessionId::new(&id).expect("32 bytes"), protocol: Protocol::Smp, peer_chain }
 }

@@ -21,7 +21,7 @@ use smp_proto::server::{Server, ServerConfig, ServerEvent};
 use smp_proto::session::client::ClientSessionConfig;
 use smp_proto::session::identity::{KeyInMemory, ServerIdentity};
 use smp_proto::session::server::ServerSessionConfig;
-use smp_proto::session::{SessionId, TransportFacts};
+use smp_proto::session::{Protocol, SessionId, TransportFacts};
 use smp_proto::storage_model::StorageModel;
 use smp_proto::time::{Duration, Instant, Now, UnixTime};
 use smp_proto::wire::identifier::Identifier;
@@ -390,7 +390,7 @@ impl World {
         self.relay_forgets(peer);
         let facts = TransportFacts {
             session_id: SessionId::new(&self.network.seed()).expect("32 bytes"),
-            alpn_negotiated: true,
+            protocol: Protocol::Smp,
             peer_chain: identity().chain().to_vec(),
         };
         let of_client = TransportFacts { peer_chain: Vec::new(), ..facts.clone() };

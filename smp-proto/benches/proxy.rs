@@ -19,7 +19,7 @@ use smp_proto::keys::{Ed25519Secret, SigningKey, X25519Secret};
 use smp_proto::proxy::{Forward, ForwardId, LinkReceived, ProxyConfig, ProxyLink};
 use smp_proto::session::identity::{KeyInMemory, ServerIdentity};
 use smp_proto::session::server::{Received, ServerSession, ServerSessionConfig};
-use smp_proto::session::{SessionId, TransportFacts};
+use smp_proto::session::{Protocol, SessionId, TransportFacts};
 use smp_proto::time::Now;
 use smp_proto::wire::block::BLOCK_LENGTH;
 use smp_proto::wire::identifier::Identifier;
@@ -51,7 +51,7 @@ fn connect() -> World {
     let fingerprint = identity.fingerprint().to_vec();
     let facts = |peer_chain| TransportFacts {
         session_id: SessionId::new(&[7; 32]).expect("32 bytes"),
-        alpn_negotiated: true,
+        protocol: Protocol::Smp,
         peer_chain,
     };
     let now = Now::default();

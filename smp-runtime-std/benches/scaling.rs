@@ -22,7 +22,7 @@ use smp_proto::entropy::{Entropy, SeededEntropy};
 use smp_proto::keys::X25519Secret;
 use smp_proto::session::client::{ClientSession, ClientSessionConfig, Received};
 use smp_proto::session::credential::AuthSecret;
-use smp_proto::session::{SessionId, TransportFacts};
+use smp_proto::session::{Protocol, SessionId, TransportFacts};
 use smp_proto::time::Now;
 use smp_proto::wire::Identifier;
 use smp_proto::wire::command::{Command, MessageFlags, NewQueue, QueueRequest, SubscriptionMode};
@@ -33,7 +33,7 @@ use smp_runtime_std::fast_cryptography::FAST;
 use smp_runtime_std::relay::Driven;
 use smp_runtime_std::relay::connection::RelayConnection;
 use smp_runtime_std::relay::{ActionQueue, Completions, Relay, RelayBuilder};
-use smp_runtime_std::tls::{BLOCK, ClientTls, TlsSession};
+use smp_runtime_std::tls::{ApplicationProtocol, BLOCK, ClientTls, TlsSession};
 
 /// Queues of one thread, each with a connection of its sender and one of its recipient.
 const QUEUES: usize = 8;
@@ -225,7 +225,7 @@ impl Client {
         if let Some(facts) = self.tls.take_facts() {
             let facts = TransportFacts {
                 session_id: SessionId::new(&facts.session_id).expect("32 bytes"),
-                alpn_negotiated: facts.protocol.is_some(),
+                protocol: Protocol::of(facts.protocol.map(ApplicationProtocol::name)),
                 peer_chain: facts.peer_certificates,
             };
             self.session = Some(ClientSession::new(&world.client, facts, Now::default(), &mut self.entropy));

@@ -5,11 +5,11 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
-use smp_proto::session::facts::{SessionId, TransportFacts};
+use smp_proto::session::facts::{Protocol, SessionId, TransportFacts};
 use smp_proto::wire::address::{Host, ServerAddress};
 
 use crate::certificates::Fingerprint;
-use crate::tls::TlsFacts;
+use crate::tls::{ApplicationProtocol, TlsFacts};
 
 /// Why a relay cannot be reached.
 #[derive(Debug)]
@@ -116,7 +116,7 @@ pub fn connect(addresses: &[SocketAddr], timeout: Duration) -> Result<TcpStream,
 pub fn transport_facts(facts: TlsFacts) -> Option<TransportFacts> {
     Some(TransportFacts {
         session_id: SessionId::new(&facts.session_id)?,
-        alpn_negotiated: facts.protocol.is_some(),
+        protocol: Protocol::of(facts.protocol.map(ApplicationProtocol::name)),
         peer_chain: facts.peer_certificates,
     })
 }

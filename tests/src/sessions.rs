@@ -9,7 +9,7 @@ use smp_proto::keys::SigningKey;
 use smp_proto::session::client::{self, ClientSession, ClientSessionConfig};
 use smp_proto::session::identity::{KeyInMemory, ServerIdentity};
 use smp_proto::session::server::{self, ServerSession, ServerSessionConfig};
-use smp_proto::session::{CloseReason, OpenedBlock, SessionError, SessionId, TransportFacts};
+use smp_proto::session::{CloseReason, OpenedBlock, Protocol, SessionError, SessionId, TransportFacts};
 use smp_proto::time::{Instant, Now, UnixTime};
 use smp_proto::wire::block::{BLOCK_LENGTH, PLAIN_CONTENT_START, pad_plain};
 use smp_proto::wire::version::{Version, VersionRange};
@@ -120,7 +120,7 @@ pub fn facts(alpn_negotiated: bool, peer_chain: &[Vec<u8>]) -> TransportFacts {
 pub fn facts_of(session: &[u8], alpn_negotiated: bool, peer_chain: &[Vec<u8>]) -> TransportFacts {
     TransportFacts {
         session_id: SessionId::new(session).expect("1 to 255 bytes"),
-        alpn_negotiated,
+        protocol: if alpn_negotiated { Protocol::Smp } else { Protocol::OldSmp },
         peer_chain: peer_chain.to_vec(),
     }
 }

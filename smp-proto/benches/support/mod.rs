@@ -10,7 +10,7 @@ use smp_proto::keys::{Ed25519Secret, SigningKey};
 use smp_proto::session::client::{ClientSession, ClientSessionConfig};
 use smp_proto::session::identity::{KeyInMemory, ServerIdentity};
 use smp_proto::session::server::{Received, ServerSession, ServerSessionConfig};
-use smp_proto::session::{AuthSecret, OpenedBlock, SessionId, TransportFacts};
+use smp_proto::session::{AuthSecret, OpenedBlock, Protocol, SessionId, TransportFacts};
 use smp_proto::time::Now;
 use smp_proto::wire::Identifier;
 use smp_proto::wire::block::BLOCK_LENGTH;
@@ -49,7 +49,7 @@ impl Connection {
         let fingerprint = identity.fingerprint().to_vec();
         let facts = |peer_chain| TransportFacts {
             session_id: SessionId::new(&[7; 32]).expect("32 bytes"),
-            alpn_negotiated: true,
+            protocol: Protocol::Smp,
             peer_chain,
         };
         let relay = Arc::new(ServerSessionConfig::new(identity, &Portable));

@@ -2,10 +2,12 @@
 //! (WIRE-FACTS 4.4, 4.6). The same on both sides.
 
 use bytes::{Bytes, BytesMut};
+use sha2::{Digest, Sha256};
 
 use super::close::{CloseReason, Misuse, SessionError};
-use crate::crypto::Provider;
-use crate::crypto::chain_keys::{CONTENT_OFFSET, ChainKey, PLAIN_CONTENT_OFFSET};
+use super::facts::SessionId;
+use crate::crypto::chain_keys::{CONTENT_OFFSET, ChainKey, InitialChainKeys, PLAIN_CONTENT_OFFSET};
+use crate::crypto::{Provider, SharedSecret};
 use crate::wire::block::{BLOCK_LENGTH, pad_plain, plain_content};
 
 /// A block that was received, and decrypted in place. Everything that is parsed out of it borrows from it.
@@ -65,7 +67,38 @@ pub(super) enum BlockProtection {
     },
 }
 
+/// Which end of a connection this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The one that accepted it.
+    Relay,
+    /// The one that dialled.
+    Client,
+}
+
 impl BlockProtection {
+    /// Encryption with the chain keys of this connection.
+    pub(super) fn encrypted(
+        provider: &dyn Provider,
+        session: &SessionId,
+        secret: &SharedSecret,
+        end: End,
+    ) -> Self {
+        let keys = InitialChainKeys::new(provider, session.as_bytes(), secret);
+        match end {
+            End::Relay => Self::Encrypted { sending: keys.server_sends, receiving: keys.client_sends },
+            End::Client => Self::Encrypted { sending: keys.client_sends, receiving: keys.server_sends },
+        }
+    }
+
+    /// Enters the keys of the next blocks into a digest.
+    pub(super) fn digest_into(&self, digest: &mut Sha256) {
+        if let Self::Encrypted { sending, receiving } = self {
+            digest.update(Sha256::digest(sending.as_bytes()));
+            digest.update(Sha256::digest(receiving.as_bytes()));
+        }
+    }
+
     /// Decrypts a block in place.
     pub(super) fn open(
         &mut self,

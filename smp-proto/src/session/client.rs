@@ -13,23 +13,20 @@ use alloc::vec::Vec;
 
 use bytes::BytesMut;
 use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 
-use super::blocks::{BlockProtection, OpenedBlock, handshake_block};
+use super::blocks::{BlockProtection, End, OpenedBlock, handshake_block};
 use super::close::{CloseReason, Misuse, SessionError};
 use super::credential::AuthSecret;
 use super::facts::{SessionId, TransportFacts};
+use super::handshake::{self, CheckedHello};
 use super::shared_secrets::SharedSecrets;
-use crate::crypto::certificates::{self, ChainRoles};
-use crate::crypto::chain_keys::InitialChainKeys;
-use crate::crypto::signed_key::SignedKey;
 use crate::crypto::{Provider, SharedSecret, authenticator, signatures};
 use crate::entropy::Entropy;
-use crate::keys::{PublicKey, X25519Public, X25519Secret};
+use crate::keys::{X25519Public, X25519Secret};
 use crate::time::{Duration, Instant, Now};
-use crate::wire::block::{BLOCK_LENGTH, plain_content};
+use crate::wire::block::BLOCK_LENGTH;
 use crate::wire::command::Command;
-use crate::wire::hello::{ClientHello, ServerHello};
+use crate::wire::hello::{ClientHello, HelloLayout, ServerHello};
 use crate::wire::primitives::{Full, SliceWriter};
 use crate::wire::response::Response;
 use crate::wire::transmission::{
@@ -134,12 +131,6 @@ pub enum Received {
     Responses(OpenedBlock),
 }
 
-/// What was found in a hello that passed every check.
-struct CheckedHello {
-    version: Version,
-    relay_key: Option<X25519Public>,
-}
-
 impl ClientSession {
     /// A session on a new connection.
     #[must_use]
@@ -198,7 +189,7 @@ impl ClientSession {
     }
 
     fn receive_hello(&mut self, block: &[u8]) -> Result<Received, CloseReason> {
-        let hello = plain_content(block).and_then(ServerHello::decode).ok_or(CloseReason::HelloUnreadable)?;
+        let hello = handshake::relay_hello_of(HelloLayout::Smp, block)?;
         let CheckedHello { version, relay_key } = self.check(&hello)?;
         let provider = self.config.provider;
         let own_key = self.secret.as_ref().map(|secret| provider.x25519_public(secret));
@@ -218,8 +209,7 @@ impl ClientSession {
         };
         let protection = match &hello_secret {
             Some(secret) if version >= Version::BLOCK_ENCRYPTION && !self.config.proxy => {
-                let keys = InitialChainKeys::new(provider, self.facts.session_id.as_bytes(), secret);
-                BlockProtection::Encrypted { sending: keys.client_sends, receiving: keys.server_sends }
+                BlockProtection::encrypted(provider, &self.facts.session_id, secret, End::Client)
             }
             _ => BlockProtection::Padded,
         };
@@ -238,51 +228,14 @@ impl ClientSession {
 
     /// All checks of a hello, in the order of the reference.
     fn check(&self, hello: &ServerHello<'_>) -> Result<CheckedHello, CloseReason> {
-        if !bool::from(hello.session.ct_eq(self.facts.session_id.as_bytes())) {
-            return Err(CloseReason::WrongSession);
-        }
+        handshake::check_session(hello, &self.facts)?;
         let mut wanted = self.config.versions;
         if self.config.proxy && hello.versions.max().min(wanted.max()) < Version::PROXY_FLAG {
             // The relay could not be told that this is a proxy, and would encrypt blocks (WIRE-FACTS 6).
             let below = VersionRange::new(wanted.min(), wanted.max().min(Version::DELETED_EVENT));
             wanted = below.ok_or(CloseReason::NoCommonVersion { offered: hello.versions, wanted })?;
         }
-        let version = hello
-            .versions
-            .intersection(wanted)
-            .ok_or(CloseReason::NoCommonVersion { offered: hello.versions, wanted })?
-            .max();
-        let chain: heapless::Vec<&[u8], 4> =
-            self.facts.peer_chain.iter().map(Vec::as_slice).take(4).collect();
-        let leaf = self.check_chain(&chain, self.facts.peer_chain.len())?;
-        let Some((certificates, signed_key)) = &hello.authentication else {
-            return Ok(CheckedHello { version, relay_key: None });
-        };
-        let chain: heapless::Vec<&[u8], 4> = certificates.certificates().take(4).collect();
-        self.check_chain(&chain, certificates.len())?;
-        let signer = certificates::public_key(leaf).ok_or(CloseReason::KeyNotVerified)?;
-        let signed = SignedKey::from_der(signed_key.0).ok_or(CloseReason::KeyNotVerified)?;
-        match signed.key {
-            PublicKey::X25519(key) if signed.verify(self.config.provider, &signer) => {
-                Ok(CheckedHello { version, relay_key: Some(key) })
-            }
-            _ => Err(CloseReason::KeyNotVerified),
-        }
-    }
-
-    /// The leaf of a chain whose identity has the wanted fingerprint.
-    fn check_chain<'c>(&self, chain: &[&'c [u8]], length: usize) -> Result<&'c [u8], CloseReason> {
-        match ChainRoles::of(chain) {
-            Ok(ChainRoles::Chain { leaf, identity, .. })
-                if length == chain.len()
-                    && bool::from(
-                        certificates::fingerprint(identity).as_slice().ct_eq(&self.config.fingerprint),
-                    ) =>
-            {
-                Ok(leaf)
-            }
-            _ => Err(CloseReason::WrongRelayFound),
-        }
+        handshake::check_relay(self.config.provider, hello, &self.facts, &self.config.fingerprint, wanted)
     }
 
     /// The responses in a block that this session received.
@@ -442,10 +395,7 @@ impl ClientSession {
             State::Established(established) => {
                 digest.update([1]);
                 digest.update(established.version.0.to_be_bytes());
-                if let BlockProtection::Encrypted { sending, receiving } = &established.protection {
-                    digest.update(Sha256::digest(sending.as_bytes()));
-                    digest.update(Sha256::digest(receiving.as_bytes()));
-                }
+                established.protection.digest_into(&mut digest);
             }
             State::Ended(_) => digest.update([2]),
         }

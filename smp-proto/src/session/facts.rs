@@ -45,13 +45,36 @@ impl core::fmt::Debug for SessionId {
     }
 }
 
+/// What the two sides agreed to speak, by the application protocol that TLS negotiated (ALPN).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// No application protocol was negotiated: SMP of v6 alone (WIRE-FACTS 4.1).
+    OldSmp,
+    /// SMP.
+    Smp,
+    /// `smp-proxy/1`: between clients, first-step relays and destinations.
+    FirstStep,
+}
+
+impl Protocol {
+    /// What is spoken on a connection with this application protocol. Whatever is not `smp-proxy/1` is SMP.
+    #[must_use]
+    pub fn of(negotiated: Option<&[u8]>) -> Self {
+        match negotiated {
+            None => Self::OldSmp,
+            Some(crate::wire::first_step::ALPN) => Self::FirstStep,
+            Some(_) => Self::Smp,
+        }
+    }
+}
+
 /// The transport's facts, the same on both sides.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TransportFacts {
     /// The session id.
     pub session_id: SessionId,
-    /// Whether any application protocol was negotiated. Without, a relay offers only v6 (WIRE-FACTS 4.1).
-    pub alpn_negotiated: bool,
+    /// What is spoken on the connection.
+    pub protocol: Protocol,
     /// The certificates that the *other* side presented in TLS, in DER, leaf first. Empty for a client without any.
     pub peer_chain: Vec<Vec<u8>>,
 }
@@ -60,7 +83,7 @@ impl core::fmt::Debug for TransportFacts {
     fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         formatter
             .debug_struct("TransportFacts")
-            .field("alpn_negotiated", &self.alpn_negotiated)
+            .field("protocol", &self.protocol)
             .field("peer_chain", &self.peer_chain.len())
             .finish_non_exhaustive()
     }

@@ -1,4 +1,5 @@
 //! One transport connection, either side: handshake, block encryption, batches, authorization (WIRE-FACTS 4).
+//! Connections of `smp-proxy/1` have sessions of their own, with the same handshake: [`first_step`].
 //!
 //! A session owns what belongs to one connection: its keys, the version agreed on, the chain keys of its blocks. It
 //! never knows a queue's state: what a relay decides is the broker's business, and what a client wants is the client's.
@@ -18,7 +19,9 @@ pub mod client;
 pub mod close;
 pub mod credential;
 pub mod facts;
+pub mod first_step;
 pub mod forwarded;
+mod handshake;
 pub mod identity;
 pub mod outgoing;
 mod packing;
@@ -31,5 +34,5 @@ mod verification;
 pub use blocks::OpenedBlock;
 pub use close::{CloseReason, Misuse, SessionError};
 pub use credential::AuthSecret;
-pub use facts::{SessionId, TransportFacts};
+pub use facts::{Protocol, SessionId, TransportFacts};
 pub use verification::VerifiedChunk;

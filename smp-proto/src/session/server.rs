@@ -20,24 +20,23 @@ use alloc::sync::Arc;
 
 use bytes::BytesMut;
 use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 
-use super::blocks::{BlockProtection, OpenedBlock, handshake_block};
+use super::blocks::{BlockProtection, End, OpenedBlock, handshake_block};
 use super::close::{CloseReason, Misuse, SessionError};
-use super::facts::{SessionId, TransportFacts};
+use super::facts::{Protocol, SessionId, TransportFacts};
+use super::handshake;
 use super::identity::{ServerIdentity, SigningFailed};
 use super::request::{Authority, Request};
 use super::service::{ServiceClaim, SessionService};
 use super::shared_secrets::SharedSecrets;
 use crate::crypto::certificates::{self, ChainRoles};
-use crate::crypto::chain_keys::InitialChainKeys;
-use crate::crypto::signed_key::{self, SignedKey};
+use crate::crypto::signed_key::SignedKey;
 use crate::crypto::{Provider, SharedSecret};
 use crate::entropy::Entropy;
 use crate::keys::{PublicKey, X25519Public, X25519Secret};
 use crate::time::{Duration, Instant, Now};
 use crate::wire::error::TransportError;
-use crate::wire::hello::{ClientHello, ClientService, ServerHello, ServiceResponse};
+use crate::wire::hello::{ClientService, HelloLayout, ServiceResponse};
 use crate::wire::transmission::{Batch, Malformed, SessionLayout, Transmission};
 use crate::wire::version::{Version, VersionRange};
 
@@ -157,25 +156,13 @@ impl ServerSession {
         now: Now,
         entropy: &mut (impl Entropy + ?Sized),
     ) -> Result<Self, SigningFailed> {
-        let provider = config.provider;
-        let offered =
-            if facts.alpn_negotiated { config.versions } else { VersionRange::only(Version::OLDEST) };
-        let secret = X25519Secret::generate(entropy);
-        let signed_key = if offered.max() >= Version::IMPLIED_SESSION {
-            let key = PublicKey::X25519(provider.x25519_public(&secret));
-            signed_key::sign_with(&key, |message| config.identity.signer().sign(message))?
-        } else {
-            alloc::vec::Vec::new()
+        let offered = match facts.protocol {
+            Protocol::OldSmp => VersionRange::only(Version::OLDEST),
+            Protocol::Smp | Protocol::FirstStep => config.versions,
         };
-        let handshake_output = handshake_block(|out| {
-            ServerHello::encode(
-                offered,
-                facts.session_id.as_bytes(),
-                config.identity.chain(),
-                &signed_key,
-                out,
-            )
-        });
+        let secret = X25519Secret::generate(entropy);
+        let handshake_output =
+            handshake::relay_hello(HelloLayout::Smp, offered, config, &facts.session_id, &secret)?;
         // `ServerIdentity::new` has made sure that every hello fits.
         debug_assert!(handshake_output.is_some());
         Ok(Self {
@@ -226,15 +213,7 @@ impl ServerSession {
     }
 
     fn receive_hello(&mut self, block: &[u8]) -> Result<Received, CloseReason> {
-        let hello = crate::wire::block::plain_content(block)
-            .and_then(ClientHello::decode)
-            .ok_or(CloseReason::HelloUnreadable)?;
-        if !bool::from(hello.fingerprint.ct_eq(self.config.identity.fingerprint().as_slice())) {
-            return Err(CloseReason::WrongRelayWanted);
-        }
-        if !self.offered.contains(hello.version) {
-            return Err(CloseReason::VersionNotOffered(hello.version));
-        }
+        let hello = handshake::client_hello(HelloLayout::Smp, block, &self.config.identity, self.offered)?;
         let claim = match &hello.service {
             None => None,
             Some(service) => match self.verify_service(service) {
@@ -252,8 +231,7 @@ impl ServerSession {
         let hello_secret = hello.key.map(|key| SharedSecret::agree(provider, &self.secret, &key));
         let protection = match &hello_secret {
             Some(secret) if hello.version >= Version::BLOCK_ENCRYPTION && !hello.proxy => {
-                let keys = InitialChainKeys::new(provider, self.facts.session_id.as_bytes(), secret);
-                BlockProtection::Encrypted { sending: keys.server_sends, receiving: keys.client_sends }
+                BlockProtection::encrypted(provider, &self.facts.session_id, secret, End::Relay)
             }
             _ => BlockProtection::Padded,
         };
@@ -419,10 +397,7 @@ impl ServerSession {
             State::Established(established) => {
                 digest.update([1, u8::from(established.proxy)]);
                 digest.update(established.version.0.to_be_bytes());
-                if let BlockProtection::Encrypted { sending, receiving } = &established.protection {
-                    digest.update(Sha256::digest(sending.as_bytes()));
-                    digest.update(Sha256::digest(receiving.as_bytes()));
-                }
+                established.protection.digest_into(&mut digest);
             }
             State::Ended(_) => digest.update([2]),
         }

@@ -6,6 +6,27 @@ use super::primitives::{Full, Reader, Writer};
 use super::version::{Version, VersionRange};
 use crate::keys::X25519Public;
 
+/// Whose hellos these are: which version of SMP says what fields they have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HelloLayout {
+    /// SMP's: the version in the hello says it.
+    Smp,
+    /// Those of `smp-proxy/1`, whose versions count from 1: versions, session id, certificates and signed key; version,
+    /// fingerprint and key. There is no flag for proxies and no service.
+    FirstStep,
+}
+
+impl HelloLayout {
+    /// The version of SMP whose hellos have the fields that hellos of this version have.
+    #[must_use]
+    pub const fn fields_of(self, version: Version) -> Version {
+        match self {
+            Self::Smp => version,
+            Self::FirstStep => Version::IMPLIED_SESSION,
+        }
+    }
+}
+
 /// A chain of DER certificates, leaf first, as it is on the wire: a count byte, then each with a 2-byte length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CertificateChain<'a>(&'a [u8]);
@@ -73,10 +94,16 @@ impl<'a> ServerHello<'a> {
     /// Reads the content of a hello block; what follows the known fields is ignored.
     #[must_use]
     pub fn decode(content: &'a [u8]) -> Option<Self> {
+        Self::decode_in(HelloLayout::Smp, content)
+    }
+
+    /// Reads the content of a hello block of this layout.
+    #[must_use]
+    pub fn decode_in(layout: HelloLayout, content: &'a [u8]) -> Option<Self> {
         let mut read = Reader::new(content);
         let versions = read.version_range()?;
         let session = read.short()?;
-        let authentication = if versions.max() >= Version::IMPLIED_SESSION {
+        let authentication = if layout.fields_of(versions.max()) >= Version::IMPLIED_SESSION {
             CertificateChain::read(&mut read).and_then(|chain| Some((chain, SignedKey(read.large()?))))
         } else {
             None
@@ -95,9 +122,24 @@ impl<'a> ServerHello<'a> {
         signed_key: &[u8],
         out: &mut impl Writer,
     ) -> Result<(), Full> {
+        Self::encode_in(HelloLayout::Smp, versions, session, certificates, signed_key, out)
+    }
+
+    /// Writes the content of a hello block of this layout.
+    ///
+    /// # Errors
+    /// [`Full`] when it does not fit.
+    pub fn encode_in<C: AsRef<[u8]>>(
+        layout: HelloLayout,
+        versions: VersionRange,
+        session: &[u8],
+        certificates: &[C],
+        signed_key: &[u8],
+        out: &mut impl Writer,
+    ) -> Result<(), Full> {
         out.version_range(versions)?;
         out.short(session)?;
-        if versions.max() >= Version::IMPLIED_SESSION {
+        if layout.fields_of(versions.max()) >= Version::IMPLIED_SESSION {
             CertificateChain::write(certificates, out)?;
             out.large(signed_key)?;
         }
@@ -167,11 +209,18 @@ impl<'a> ClientHello<'a> {
     /// Reads the content of a hello block; what follows the known fields is ignored.
     #[must_use]
     pub fn decode(content: &'a [u8]) -> Option<Self> {
+        Self::decode_in(HelloLayout::Smp, content)
+    }
+
+    /// Reads the content of a hello block of this layout.
+    #[must_use]
+    pub fn decode_in(layout: HelloLayout, content: &'a [u8]) -> Option<Self> {
         let mut read = Reader::new(content);
         let version = read.version()?;
+        let fields = layout.fields_of(version);
         let fingerprint = read.short()?;
         let mut hello = Self { version, fingerprint, key: None, proxy: false, service: None };
-        if version >= Version::IMPLIED_SESSION {
+        if fields >= Version::IMPLIED_SESSION {
             // The key is optional without a marker: what cannot be read as one is not one.
             let mut ahead = read.clone();
             if let Some(key) = ahead.x25519() {
@@ -179,10 +228,10 @@ impl<'a> ClientHello<'a> {
                 read = ahead;
             }
         }
-        if version >= Version::PROXY_FLAG {
+        if fields >= Version::PROXY_FLAG {
             hello.proxy = read.bool()?;
         }
-        if version >= Version::SERVICES {
+        if fields >= Version::SERVICES {
             hello.service = read.maybe(|read| {
                 Some(ClientService {
                     role: ServiceRole::read(read)?,
@@ -199,15 +248,24 @@ impl<'a> ClientHello<'a> {
     /// # Errors
     /// [`Full`] when it does not fit.
     pub fn encode(&self, out: &mut impl Writer) -> Result<(), Full> {
+        self.encode_in(HelloLayout::Smp, out)
+    }
+
+    /// Writes the content of a hello block of this layout.
+    ///
+    /// # Errors
+    /// [`Full`] when it does not fit.
+    pub fn encode_in(&self, layout: HelloLayout, out: &mut impl Writer) -> Result<(), Full> {
+        let fields = layout.fields_of(self.version);
         out.u16(self.version.0)?;
         out.short(self.fingerprint)?;
-        if let (true, Some(key)) = (self.version >= Version::IMPLIED_SESSION, &self.key) {
+        if let (true, Some(key)) = (fields >= Version::IMPLIED_SESSION, &self.key) {
             out.x25519(key)?;
         }
-        if self.version >= Version::PROXY_FLAG {
+        if fields >= Version::PROXY_FLAG {
             out.bool(self.proxy)?;
         }
-        if self.version >= Version::SERVICES {
+        if fields >= Version::SERVICES {
             out.maybe(self.service.as_ref(), |out, service| {
                 out.byte(service.role.letter())?;
                 out.put(service.chain.as_wire())?;

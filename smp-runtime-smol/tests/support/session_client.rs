@@ -11,14 +11,14 @@ use smp_proto::entropy::{Entropy, SeededEntropy};
 use smp_proto::keys::X25519Secret;
 use smp_proto::session::client::{ClientSession, ClientSessionConfig, Received};
 use smp_proto::session::credential::AuthSecret;
-use smp_proto::session::{OpenedBlock, SessionId, TransportFacts};
+use smp_proto::session::{OpenedBlock, Protocol, SessionId, TransportFacts};
 use smp_proto::time::Now;
 use smp_proto::wire::Identifier;
 use smp_proto::wire::command::{Command, MessageFlags, NewQueue, Password, QueueRequest, SubscriptionMode};
 use smp_proto::wire::response::Response;
 use smp_runtime_std::certificates::Fingerprint;
 use smp_runtime_std::fast_cryptography::FAST;
-use smp_runtime_std::tls::{BLOCK, ClientTls, TlsSession};
+use smp_runtime_std::tls::{ApplicationProtocol, BLOCK, ClientTls, TlsSession};
 
 /// One connection.
 pub struct SessionClient {
@@ -71,7 +71,7 @@ impl SessionClient {
         };
         let facts = TransportFacts {
             session_id: SessionId::new(&facts.session_id).expect("32 bytes"),
-            alpn_negotiated: facts.protocol.is_some(),
+            protocol: Protocol::of(facts.protocol.map(ApplicationProtocol::name)),
             peer_chain: facts.peer_certificates,
         };
         let mut seed = [0; 32];

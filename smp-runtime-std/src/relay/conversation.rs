@@ -11,12 +11,12 @@ use bytes::BytesMut;
 use smp_proto::broker::{Broker, ConnectionId};
 use smp_proto::session::outgoing::Outgoing;
 use smp_proto::session::server::{Received, RequestChunk, ServerSession};
-use smp_proto::session::{SessionError, SessionId, TransportFacts, VerifiedChunk};
+use smp_proto::session::{Protocol, SessionError, SessionId, TransportFacts, VerifiedChunk};
 
 use super::Relay;
 use super::connection::End;
 use super::wakeup::Wakeup;
-use crate::tls::{BLOCK, TlsFacts, TlsSession};
+use crate::tls::{ApplicationProtocol, BLOCK, TlsFacts, TlsSession};
 
 thread_local! {
     /// Where blocks are packed before TLS encrypts them: one for a thread rather than one for each connection.
@@ -43,7 +43,7 @@ impl Conversation {
     pub(super) fn start(relay: &Relay, facts: TlsFacts, tls: &mut TlsSession) -> Result<Self, End> {
         let facts = TransportFacts {
             session_id: SessionId::new(&facts.session_id).ok_or(End::Tls)?,
-            alpn_negotiated: facts.protocol.is_some(),
+            protocol: Protocol::of(facts.protocol.map(ApplicationProtocol::name)),
             peer_chain: facts.peer_certificates,
         };
         let now = relay.clock().now();

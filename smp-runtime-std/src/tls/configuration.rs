@@ -16,11 +16,13 @@ use super::provider::{provider, record};
 use super::verification::{ClientVerifier, ServerVerifier};
 use crate::certificates::{Credentials, Fingerprint};
 
-/// The application protocols (ALPN) under which SMP is spoken.
+/// The application protocols (ALPN) under which SMP is spoken, and what belongs to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ApplicationProtocol {
     /// `smp/1`: at SMP's own port.
     Smp1,
+    /// `smp-proxy/1`: between clients, first-step relays and destinations, at the same port.
+    SmpProxy1,
     /// `http/1.1`: what deployed clients offer at port 443, so as to look like everybody else.
     Http11,
 }
@@ -31,12 +33,13 @@ impl ApplicationProtocol {
     pub fn name(self) -> &'static [u8] {
         match self {
             Self::Smp1 => b"smp/1",
+            Self::SmpProxy1 => smp_proto::wire::first_step::ALPN,
             Self::Http11 => b"http/1.1",
         }
     }
 
     pub(super) fn from_name(name: &[u8]) -> Option<Self> {
-        [Self::Smp1, Self::Http11].into_iter().find(|protocol| protocol.name() == name)
+        [Self::Smp1, Self::SmpProxy1, Self::Http11].into_iter().find(|protocol| protocol.name() == name)
     }
 }
 
