@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::broker::record::{BlobRecord, QueueRecord, ServiceNumber, ServiceRecord};
 use crate::broker::storage::{
-    ActionId, BlobId, Completion, MessageMark, QueueNumber, Sequence, StorageAction, StoredLink,
+    ActionId, BlobId, Completion, MessageMark, QueueNumber, RecordWrite, Sequence, StorageAction, StoredLink,
     StoredMessage, StoredQueue,
 };
 
@@ -27,6 +27,7 @@ struct Stored {
     queues: BTreeMap<QueueNumber, Held>,
     services: BTreeMap<ServiceNumber, ServiceRecord>,
     blobs: BTreeMap<BlobId, (BlobRecord, Bytes)>,
+    records: BTreeMap<Bytes, Bytes>,
 }
 
 /// Storage in memory, with a memory of what is durable.
@@ -49,10 +50,14 @@ impl StorageModel {
             StorageAction::ReadLink { queue } => Completion::Link(id, self.link(queue).cloned()),
             StorageAction::ReadBlob { id: blob } => Completion::Blob(id, self.blob(blob).cloned()),
             StorageAction::ReadQueue { queue } => Completion::Queue(id, self.queue(queue).map(Into::into)),
+            StorageAction::ReadRecord { key } => Completion::Record(id, self.record(&key).cloned()),
             write => {
-                write_to(&mut self.current, &write);
+                let deletion = write_to(&mut self.current, &write);
                 self.unsynced.push(write);
-                Completion::Done(id)
+                match deletion {
+                    Some(more) => Completion::Deleted(id, more),
+                    None => Completion::Done(id),
+                }
             }
         }
     }
@@ -60,7 +65,7 @@ impl StorageModel {
     /// Makes everything that was written durable.
     pub fn sync(&mut self) {
         for write in self.unsynced.drain(..) {
-            write_to(&mut self.durable, &write);
+            let _ = write_to(&mut self.durable, &write);
         }
     }
 
@@ -104,6 +109,17 @@ impl StorageModel {
         self.current.blobs.iter().map(|(id, (record, _))| (*id, record.clone()))
     }
 
+    /// The value of a record.
+    #[must_use]
+    pub fn record(&self, key: &[u8]) -> Option<&Bytes> {
+        self.current.records.get(key)
+    }
+
+    /// All records whose keys begin with `prefix`, in the order of their keys.
+    pub fn records(&self, prefix: &[u8]) -> impl Iterator<Item = (&Bytes, &Bytes)> {
+        with_prefix(&self.current.records, prefix)
+    }
+
     /// All queues in order: what a relay takes over at start.
     pub fn queues(&self) -> impl Iterator<Item = StoredQueue> {
         self.current.queues.iter().map(|(queue, held)| held.stored(*queue))
@@ -121,9 +137,45 @@ impl Held {
     }
 }
 
-fn write_to(stored: &mut Stored, write: &StorageAction) {
+fn with_prefix<'r>(
+    records: &'r BTreeMap<Bytes, Bytes>,
+    prefix: &[u8],
+) -> impl Iterator<Item = (&'r Bytes, &'r Bytes)> {
+    records.range(Bytes::copy_from_slice(prefix)..).take_while(move |(key, _)| key.starts_with(prefix))
+}
+
+fn write_records(records: &mut BTreeMap<Bytes, Bytes>, writes: &[RecordWrite]) {
+    for write in writes {
+        match write {
+            RecordWrite::Put { key, value } => {
+                records.insert(key.clone(), value.clone());
+            }
+            RecordWrite::Delete { key } => {
+                records.remove(key);
+            }
+        }
+    }
+}
+
+/// Returns, of an action that deletes by prefix, whether there are more.
+fn write_to(stored: &mut Stored, write: &StorageAction) -> Option<bool> {
     let queues = &mut stored.queues;
     match write {
+        StorageAction::WriteRecords { writes } => write_records(&mut stored.records, writes),
+        StorageAction::WithRecords { action, writes } => {
+            let deletion = write_to(stored, action);
+            write_records(&mut stored.records, writes);
+            return deletion;
+        }
+        StorageAction::DeleteRecords { prefix, at_most } => {
+            let at_most = usize::try_from(*at_most).unwrap_or(usize::MAX);
+            let first: Vec<Bytes> =
+                with_prefix(&stored.records, prefix).take(at_most).map(|(key, _)| key.clone()).collect();
+            for key in first {
+                stored.records.remove(&key);
+            }
+            return Some(with_prefix(&stored.records, prefix).next().is_some());
+        }
         StorageAction::PutService { service, record } => {
             stored.services.insert(*service, record.clone());
         }
@@ -160,6 +212,8 @@ fn write_to(stored: &mut Stored, write: &StorageAction) {
         StorageAction::ReadMessage { .. }
         | StorageAction::ReadLink { .. }
         | StorageAction::ReadBlob { .. }
+        | StorageAction::ReadRecord { .. }
         | StorageAction::ReadQueue { .. } => {}
     }
+    None
 }

@@ -68,7 +68,11 @@ impl Storage {
                     StorageAction::ReadQueue { .. } => Completion::Queue(id, None),
                     StorageAction::ReadLink { .. } => Completion::Link(id, None),
                     StorageAction::ReadBlob { .. } => Completion::Blob(id, None),
-                    StorageAction::PutService { .. }
+                    StorageAction::ReadRecord { .. } => Completion::Record(id, None),
+                    StorageAction::DeleteRecords { .. } => Completion::Deleted(id, false),
+                    StorageAction::WriteRecords { .. }
+                    | StorageAction::WithRecords { .. }
+                    | StorageAction::PutService { .. }
                     | StorageAction::PutBlob { .. }
                     | StorageAction::DeleteBlob { .. }
                     | StorageAction::PutQueue { .. }

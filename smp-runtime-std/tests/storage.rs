@@ -9,8 +9,8 @@ use smp_proto::broker::record::{
     BlobRecord, QueueRecord, QueueStatus, RecipientKeys, ServiceNumber, ServiceRecord,
 };
 use smp_proto::broker::storage::{
-    ActionId, BlobId, Completion, MessageKind, MessageMark, QueueNumber, Sequence, StorageAction, StoredLink,
-    StoredMessage, StoredQueue,
+    ActionId, BlobId, Completion, MessageKind, MessageMark, QueueNumber, RecordWrite, Sequence,
+    StorageAction, StoredLink, StoredMessage, StoredQueue,
 };
 use smp_proto::keys::{AuthKey, Ed25519Public, X25519Public};
 use smp_proto::session::outgoing::DeliverySecret;
@@ -51,6 +51,21 @@ enum Step {
     OpenAgain,
 }
 
+/// Few keys, so that they are replaced and deleted; some are the beginning of others.
+fn record_key() -> impl Strategy<Value = Bytes> {
+    (1u8..4, proptest::collection::vec(0u8..3, 0..3))
+        .prop_map(|(room, rest)| std::iter::once(room).chain(rest).collect())
+}
+
+fn record_writes() -> impl Strategy<Value = Vec<RecordWrite>> {
+    let write = (record_key(), proptest::option::weighted(0.8, (any::<u8>(), 0usize..17_000)));
+    let write = write.prop_map(|(key, value)| match value {
+        Some((seed, length)) => RecordWrite::Put { key, value: Bytes::from(vec![seed; length]) },
+        None => RecordWrite::Delete { key },
+    });
+    proptest::collection::vec(write, 0..4)
+}
+
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let queue = (0u64..6).prop_map(QueueNumber);
     let sequence = (0u64..8).prop_map(Sequence);
@@ -76,6 +91,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
                 message: message(seed, length),
             })
         ),
+        4 => record_writes().prop_map(|writes| Step::Write(StorageAction::WriteRecords { writes })),
+        3 => (queue.clone(), any::<u8>(), record_writes()).prop_map(|(queue, seed, writes)| {
+            let action = Box::new(StorageAction::PutQueue { queue, record: record(seed) });
+            Step::Write(StorageAction::WithRecords { action, writes })
+        }),
+        2 => (record_key(), 1u32..4)
+            .prop_map(|(prefix, at_most)| Step::Write(StorageAction::DeleteRecords { prefix, at_most })),
         4 => (queue, sequence, any::<u8>()).prop_map(|(queue, sequence, seed)| {
             Step::Write(StorageAction::DeleteMessage { queue, sequence, mark: mark(seed) })
         }),
@@ -124,22 +146,29 @@ fn agrees_with_model<E: Engine>(
     let mut engine = open(None);
     let mut model = StorageModel::default();
     let mut group = Vec::new();
+    let mut deletions = Vec::new();
     for step in steps {
         match step {
             // The broker never puts messages into queues that do not exist.
             Step::Write(StorageAction::PutMessage { queue, .. }) if model.queue(queue).is_none() => {}
             Step::Write(action) => {
-                model.apply(ActionId(0), action.clone());
+                let completion = model.apply(ActionId(0), action.clone());
+                if let Completion::Deleted(_, more) = completion {
+                    deletions.push(more);
+                }
                 group.push(action);
             }
             Step::Commit => {
-                engine.commit(&mut group.iter(), true).expect("commit");
+                let more = engine.commit(&mut group.iter(), true).expect("commit");
+                prop_assert_eq!(&more, &deletions);
                 group.clear();
+                deletions.clear();
                 model.sync();
             }
             Step::OpenAgain => {
                 // What was not committed is gone.
                 group.clear();
+                deletions.clear();
                 model.crash();
                 engine = open(Some(engine));
             }
@@ -158,6 +187,20 @@ fn agrees_with_model<E: Engine>(
                 let value = engine.read_blob(id).expect("read");
                 prop_assert_eq!(value.as_ref(), model.blob(id));
             }
+            for prefix in [&[1][..], &[2], &[3], &[2, 1], &[255]] {
+                let mut records = Vec::new();
+                let each = &mut |key, value| {
+                    records.push((key, value));
+                    Ok(())
+                };
+                engine.load_records(prefix, each).expect("load");
+                let expected = model.records(prefix).map(|(key, value)| (key.clone(), value.clone()));
+                prop_assert_eq!(&records, &expected.collect::<Vec<_>>());
+                for (key, value) in records {
+                    prop_assert_eq!(engine.read_record(&key).expect("read"), Some(value));
+                }
+            }
+            prop_assert_eq!(engine.read_record(&[4]).expect("read"), None);
             let mut services = Vec::new();
             let each = &mut |number, record| {
                 services.push((number, record));
@@ -243,6 +286,31 @@ fn a_foreign_file_is_left_alone() {
     }
 }
 
+#[test]
+fn a_file_of_a_release_without_records_is_opened_and_gets_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut engine = Embedded::open(folder.path()).expect("open");
+    let put = StorageAction::PutQueue { queue: QueueNumber(1), record: record(1) };
+    engine.commit(&mut [put].iter(), true).expect("commit");
+    let before = loaded(&mut engine);
+    let file = engine.path().to_owned();
+    drop(engine);
+    // What such a release has left: the same file, without the table.
+    let database = redb::Database::open(&file).expect("open");
+    let transaction = database.begin_write().expect("begin");
+    let records: redb::TableDefinition<'_, &[u8], &[u8]> = redb::TableDefinition::new("records");
+    assert!(transaction.delete_table(records).expect("delete"), "it was there");
+    transaction.commit().expect("commit");
+    drop(database);
+    let mut engine = Embedded::open(folder.path()).expect("open");
+    assert_eq!(loaded(&mut engine), before);
+    let key = Bytes::from_static(&[1, 2]);
+    assert_eq!(engine.read_record(&key).expect("read"), None);
+    let writes = vec![RecordWrite::Put { key: key.clone(), value: key.clone() }];
+    engine.commit(&mut [StorageAction::WriteRecords { writes }].iter(), true).expect("commit");
+    assert_eq!(engine.read_record(&key).expect("read"), Some(key));
+}
+
 /// An engine that fails when it is told to.
 struct Failing {
     inner: Memory,
@@ -268,14 +336,24 @@ impl Engine for Failing {
     ) -> Result<(), StorageError> {
         self.inner.load_blobs(each)
     }
+    fn load_records(
+        &mut self,
+        prefix: &[u8],
+        each: &mut dyn FnMut(Bytes, Bytes) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        self.inner.load_records(prefix, each)
+    }
     fn read_blob(&mut self, id: BlobId) -> Result<Option<Bytes>, StorageError> {
         self.inner.read_blob(id)
+    }
+    fn read_record(&mut self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
+        self.inner.read_record(key)
     }
     fn commit(
         &mut self,
         writes: &mut dyn Iterator<Item = &StorageAction>,
         durable: bool,
-    ) -> Result<(), StorageError> {
+    ) -> Result<Vec<bool>, StorageError> {
         if self.fails.recv().expect("told") {
             return Err(StorageError::Io(Path::new("disk").into(), std::io::ErrorKind::StorageFull.into()));
         }
@@ -323,6 +401,40 @@ fn a_full_disk_refuses_and_recovers() {
     let reports: Vec<String> = reports.try_iter().collect();
     assert_eq!(reports.len(), 2, "{reports:?}");
     assert!(reports[0].contains("StorageFull") && reports[1] == "Recovered", "{reports:?}");
+}
+
+#[test]
+fn records_through_the_thread() {
+    let (completed, completions) = mpsc::channel();
+    let (queue, thread) = StorageThread::start(
+        Memory::default(),
+        Durability::Commit,
+        move |done| done.into_iter().for_each(|done| completed.send(done).expect("open")),
+        |report| panic!("{report:?}"),
+    )
+    .expect("a thread");
+    let key = |number: u8| Bytes::from(vec![2, number]);
+    let puts = (0..5).map(|number| RecordWrite::Put { key: key(number), value: key(number) });
+    let delete =
+        |id| (ActionId(id), StorageAction::DeleteRecords { prefix: Bytes::from_static(&[2]), at_most: 2 });
+    let action = Box::new(StorageAction::PutQueue { queue: QueueNumber(1), record: record(1) });
+    let with = StorageAction::WithRecords { action, writes: puts.collect() };
+    queue.submit(&mut vec![(ActionId(1), with)]);
+    assert!(matches!(completions.recv(), Ok(Completion::Done(ActionId(1)))));
+    queue.submit(&mut vec![delete(2), delete(3)]);
+    assert!(matches!(completions.recv(), Ok(Completion::Deleted(ActionId(2), true))));
+    assert!(matches!(completions.recv(), Ok(Completion::Deleted(ActionId(3), true))));
+    let reads = (0..5)
+        .map(|number| (ActionId(4 + u64::from(number)), StorageAction::ReadRecord { key: key(number) }));
+    queue.submit(&mut reads.collect());
+    for number in 0..5_u8 {
+        let Ok(Completion::Record(id, value)) = completions.recv() else { panic!("a record") };
+        assert_eq!((id, value), (ActionId(4 + u64::from(number)), (number == 4).then(|| key(4))));
+    }
+    queue.submit(&mut vec![delete(9)]);
+    assert!(matches!(completions.recv(), Ok(Completion::Deleted(ActionId(9), false))));
+    drop(queue);
+    thread.join().expect("it ended");
 }
 
 #[test]

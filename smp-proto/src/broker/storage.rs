@@ -1,15 +1,24 @@
-//! What the broker asks of storage, and what storage answers: the whole vocabulary between the core and an engine.
+//! What the core asks of storage, and what storage answers: the whole vocabulary between the core and an engine.
 //!
 //! The broker emits [`StorageAction`]s, each under an [`ActionId`]; the driver has an engine carry them out and hands
-//! back one [`Completion`] for each. The contract of an engine:
+//! back one [`Completion`] for each. Other rooms of a relay do the same, through the same storage: what they keep are
+//! *records*, key and value opaque, the first byte of the key being the room ([`Room::key_byte`]). Whose action it
+//! was is in its id ([`ActionId::room`]), and whoever has several rooms ([`server`](crate::server)) hands each
+//! completion to its room. A room ignores completions that are not of its own actions, but must not rely on that.
 //!
-//! - Actions that concern one queue take effect in the order in which they were emitted. An engine may group any
-//!   number of actions, of any queues, into one atomic commit.
+//! The contract of an engine:
+//!
+//! - Actions that concern one queue, and writes of records, take effect in the order in which they were emitted. An
+//!   engine may group any number of actions, of any queues, into one atomic commit; what one action says it never
+//!   splits.
+//! - A read finds everything whose completion was handed over before; what is written by actions that are still under
+//!   way it may find or not.
 //! - A write is completed with [`Completion::Done`] only when it is as durable as the operator configured: the broker
 //!   then speaks (DESIGN, contract 3).
 //! - [`Completion::Failed`] means that the action took no effect, now or later. The broker then distrusts what it
 //!   knows of that queue and reads it again ([`StorageAction::ReadQueue`]) before it accepts anything for it.
-//! - Before the queues, it hands over every stored service, and every blob's record.
+//! - Before the queues, it hands over every stored service, and every blob's record. Records of other rooms are handed
+//!   over by prefix, in the order of their keys: the room says which prefixes it wants at start.
 //! - Link data is stored beside its queue's record, and never handed over at start.
 //! - At start, before any connection, the driver hands every stored queue to the broker ([`StoredQueue`]): its record
 //!   and the marks of its waiting messages, but no bodies.
@@ -33,9 +42,91 @@ pub type BlobId = [u8; 32];
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sequence(pub u64);
 
-/// Names one action, so that its completion can be told from others. Never reused in one run.
+/// Names one action, so that its completion can be told from others. Never reused in one run. The top byte is the room's
+/// ([`Room`]), the rest the room's own number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ActionId(pub u64);
+
+impl ActionId {
+    /// The bits of a room's own number.
+    const NUMBER: u64 = (1 << 56) - 1;
+
+    /// An action of a room; of `number` the lower 56 bits count.
+    #[must_use]
+    pub const fn of(room: Room, number: u64) -> Self {
+        Self((room.key_byte() as u64) << 56 | number & Self::NUMBER)
+    }
+
+    /// Whose action it is; `None` when it is no room's.
+    #[must_use]
+    pub const fn room(self) -> Option<Room> {
+        match self.0 >> 56 {
+            0 => Some(Room::Broker),
+            1 => Some(Room::FirstStep),
+            2 => Some(Room::Forwarding),
+            _ => None,
+        }
+    }
+
+    /// The room's own number.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0 & Self::NUMBER
+    }
+}
+
+/// The parts of a relay that keep something in its storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Room {
+    /// Queues, services, blobs: has actions of its own, and keeps no records.
+    Broker,
+    /// What is held for other relays.
+    FirstStep,
+    /// What first-step relays have forwarded to this one.
+    Forwarding,
+}
+
+impl Room {
+    /// The first byte of the keys of its records, and the top byte of its actions.
+    #[must_use]
+    pub const fn key_byte(self) -> u8 {
+        match self {
+            Self::Broker => 0,
+            Self::FirstStep => 1,
+            Self::Forwarding => 2,
+        }
+    }
+}
+
+/// The longest key of a record, in bytes.
+pub const MAX_RECORD_KEY: usize = 64;
+
+/// A change of one record.
+#[derive(Clone, PartialEq, Eq)]
+pub enum RecordWrite {
+    /// Keep the record, or replace it.
+    Put {
+        /// 1 to [`MAX_RECORD_KEY`] bytes, the first of which is the room's.
+        key: Bytes,
+        /// Opaque; up to 16,384 bytes (a block).
+        value: Bytes,
+    },
+    /// Delete the record. Deleting what is not there is not an error.
+    Delete {
+        /// Its key.
+        key: Bytes,
+    },
+}
+
+/// Values may be secrets, and keys name commands.
+impl core::fmt::Debug for RecordWrite {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Put { value, .. } => write!(formatter, "Put({} bytes)", value.len()),
+            Self::Delete { .. } => formatter.write_str("Delete"),
+        }
+    }
+}
 
 /// Whether a stored message is a sender's, or the marker that the queue was full (WIRE-FACTS 7, `SEND`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,13 +267,39 @@ pub enum StorageAction {
         /// Which queue.
         queue: QueueNumber,
     },
+    /// Change records: all of these or none.
+    WriteRecords {
+        /// In this order.
+        writes: Vec<RecordWrite>,
+    },
+    /// Read a record.
+    ReadRecord {
+        /// Its key.
+        key: Bytes,
+    },
+    /// Delete the first records, in the order of their keys, whose keys begin with `prefix`; the completion says whether
+    /// there are more. For what is too much to delete at once.
+    DeleteRecords {
+        /// Not empty.
+        prefix: Bytes,
+        /// At least 1.
+        at_most: u32,
+    },
+    /// A write, and with the same commit changes of records: all or none. Completed like `action`.
+    WithRecords {
+        /// Any action that [writes](Self::is_read).
+        action: Box<StorageAction>,
+        /// In this order, after `action`.
+        writes: Vec<RecordWrite>,
+    },
 }
 
 impl StorageAction {
     /// The queue that the action concerns; `None` when it concerns none.
     #[must_use]
-    pub const fn queue(&self) -> Option<QueueNumber> {
+    pub fn queue(&self) -> Option<QueueNumber> {
         match self {
+            Self::WithRecords { action, .. } => action.queue(),
             Self::PutQueue { queue, .. }
             | Self::PutQueueAndLink { queue, .. }
             | Self::DeleteQueue { queue }
@@ -194,7 +311,10 @@ impl StorageAction {
             Self::PutService { .. }
             | Self::PutBlob { .. }
             | Self::DeleteBlob { .. }
-            | Self::ReadBlob { .. } => None,
+            | Self::ReadBlob { .. }
+            | Self::WriteRecords { .. }
+            | Self::ReadRecord { .. }
+            | Self::DeleteRecords { .. } => None,
         }
     }
 
@@ -203,7 +323,11 @@ impl StorageAction {
     pub const fn is_read(&self) -> bool {
         matches!(
             self,
-            Self::ReadMessage { .. } | Self::ReadLink { .. } | Self::ReadBlob { .. } | Self::ReadQueue { .. }
+            Self::ReadMessage { .. }
+                | Self::ReadLink { .. }
+                | Self::ReadBlob { .. }
+                | Self::ReadQueue { .. }
+                | Self::ReadRecord { .. }
         )
     }
 }
@@ -232,6 +356,10 @@ pub enum Completion {
     Blob(ActionId, Option<Bytes>),
     /// The queue that was read, `None` when there is none.
     Queue(ActionId, Option<Box<StoredQueue>>),
+    /// The value of the record that was read, `None` when there is none.
+    Record(ActionId, Option<Bytes>),
+    /// Records were deleted, durably; whether there are more under that prefix.
+    Deleted(ActionId, bool),
     /// The action failed and took no effect.
     Failed(ActionId),
 }
@@ -246,7 +374,26 @@ impl Completion {
             | Self::Link(action, _)
             | Self::Blob(action, _)
             | Self::Queue(action, _)
+            | Self::Record(action, _)
+            | Self::Deleted(action, _)
             | Self::Failed(action) => *action,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_action_knows_its_room() {
+        for room in [Room::Broker, Room::FirstStep, Room::Forwarding] {
+            for number in [0, 1, ActionId::NUMBER] {
+                let id = ActionId::of(room, number);
+                assert_eq!((id.room(), id.number()), (Some(room), number));
+            }
+        }
+        assert_eq!(ActionId::of(Room::Broker, 7), ActionId(7), "the broker counts from zero");
+        assert_eq!(ActionId(u64::MAX).room(), None);
     }
 }

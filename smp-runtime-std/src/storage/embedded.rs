@@ -1,9 +1,10 @@
 //! The embedded engine: one file, `queues.redb`, in the data folder.
 //!
-//! Seven tables. `queues`: number → record. `marks`: (number, sequence) → time (8 bytes) and kind (1 byte), which is all
+//! Eight tables. `queues`: number → record. `marks`: (number, sequence) → time (8 bytes) and kind (1 byte), which is all
 //! that is read of messages at start. `bodies`: (number, sequence) → message id (24 bytes), notification flag (1 byte),
 //! body. `links`: number → length of the fixed link data (4 bytes), fixed data, user data. `services`: number →
-//! record. `blobs`: id → record, `blob_values`: id → value. Every commit is atomic and checked when the file is opened; freed pages are used again, and nothing is ever
+//! record. `blobs`: id → record, `blob_values`: id → value. `records`: what other rooms than the broker keep, key →
+//! value. A file of a release that had fewer tables gets those that it lacks. Every commit is atomic and checked when the file is opened; freed pages are used again, and nothing is ever
 //! compacted while the relay runs. redb locks the file, so that no second process opens it.
 //!
 //! After an error of input or output redb does not work any more: the engine then opens the file again, which brings
@@ -24,8 +25,8 @@ use redb::{
 };
 use smp_proto::broker::record::{BlobRecord, QueueRecord, ServiceNumber, ServiceRecord};
 use smp_proto::broker::storage::{
-    BlobId, MessageKind, MessageMark, QueueNumber, Sequence, StorageAction, StoredLink, StoredMessage,
-    StoredQueue,
+    BlobId, MessageKind, MessageMark, QueueNumber, RecordWrite, Sequence, StorageAction, StoredLink,
+    StoredMessage, StoredQueue,
 };
 use smp_proto::time::UnixTime;
 
@@ -48,6 +49,7 @@ const BLOB_VALUES: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new(
 const LINKS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("links");
 const MARKS: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("marks");
 const BODIES: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("bodies");
+const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
 
 /// Storage in a file.
 pub struct Embedded {
@@ -178,6 +180,7 @@ fn prepare(file: &Path, database: &Database, is_new: bool) -> Result<(), Storage
         transaction.open_table(LINKS).map_err(|error| table(file, error))?;
         transaction.open_table(MARKS).map_err(|error| table(file, error))?;
         transaction.open_table(BODIES).map_err(|error| table(file, error))?;
+        transaction.open_table(RECORDS).map_err(|error| table(file, error))?;
     }
     transaction.commit().map_err(|error| committing(file, error))
 }
@@ -302,6 +305,7 @@ struct Tables<'t> {
     links: Option<Table<'t, u64, &'static [u8]>>,
     marks: Option<Table<'t, (u64, u64), &'static [u8]>>,
     bodies: Option<Table<'t, (u64, u64), &'static [u8]>>,
+    records: Option<Table<'t, &'static [u8], &'static [u8]>>,
 }
 
 type Opened<'s, 't, Key> = Result<&'s mut Table<'t, Key, &'static [u8]>, StorageError>;
@@ -318,6 +322,7 @@ impl<'t> Tables<'t> {
             links: None,
             marks: None,
             bodies: None,
+            records: None,
         }
     }
 
@@ -362,6 +367,139 @@ impl<'t> Tables<'t> {
 
     fn bodies(&mut self) -> Opened<'_, 't, (u64, u64)> {
         Self::open(&mut self.bodies, BODIES, self.transaction, self.file)
+    }
+
+    fn records(&mut self) -> Opened<'_, 't, &'static [u8]> {
+        Self::open(&mut self.records, RECORDS, self.transaction, self.file)
+    }
+
+    /// Carries out one write. Returns, of one that deletes by prefix, whether there are more.
+    fn write(&mut self, write: &StorageAction, scratch: &mut Vec<u8>) -> Result<Option<bool>, StorageError> {
+        let file = self.file;
+        match write {
+            StorageAction::PutQueue { queue, record } => {
+                scratch.clear();
+                record.encode(scratch);
+                self.queues()?.insert(queue.0, scratch.as_slice()).map_err(|error| storage(file, error))?;
+                zeroize::Zeroize::zeroize(scratch.as_mut_slice());
+            }
+            StorageAction::PutQueueAndLink { queue, record, link } => {
+                scratch.clear();
+                record.encode(scratch);
+                self.queues()?.insert(queue.0, scratch.as_slice()).map_err(|error| storage(file, error))?;
+                zeroize::Zeroize::zeroize(scratch.as_mut_slice());
+                match link {
+                    None => {
+                        self.links()?.remove(queue.0).map_err(|error| storage(file, error))?;
+                    }
+                    Some(link) => {
+                        encode_link(link, scratch);
+                        self.links()?
+                            .insert(queue.0, scratch.as_slice())
+                            .map_err(|error| storage(file, error))?;
+                    }
+                }
+            }
+            StorageAction::DeleteQueue { queue } => {
+                self.queues()?.remove(queue.0).map_err(|error| storage(file, error))?;
+                self.links()?.remove(queue.0).map_err(|error| storage(file, error))?;
+                let all = (queue.0, 0)..=(queue.0, u64::MAX);
+                self.marks()?.retain_in(all.clone(), |_, _| false).map_err(|error| storage(file, error))?;
+                self.bodies()?.retain_in(all, |_, _| false).map_err(|error| storage(file, error))?;
+            }
+            StorageAction::PutMessage { queue, sequence, mark, message } => {
+                let key = (queue.0, sequence.0);
+                self.marks()?
+                    .insert(key, encode_mark(*mark).as_slice())
+                    .map_err(|error| storage(file, error))?;
+                let length = message.id.len() + 1 + message.body.len();
+                let mut room =
+                    self.bodies()?.insert_reserve(key, length).map_err(|error| storage(file, error))?;
+                let (head, body) = room.as_mut().split_at_mut(message.id.len() + 1);
+                let (id, flag) = head.split_at_mut(message.id.len());
+                id.copy_from_slice(&message.id);
+                flag.fill(u8::from(message.notification));
+                body.copy_from_slice(&message.body);
+            }
+            StorageAction::DeleteMessage { queue, sequence, .. } => {
+                let key = (queue.0, sequence.0);
+                self.marks()?.remove(key).map_err(|error| storage(file, error))?;
+                self.bodies()?.remove(key).map_err(|error| storage(file, error))?;
+            }
+            StorageAction::PutService { service, record } => {
+                scratch.clear();
+                record.encode(scratch);
+                self.services()?
+                    .insert(service.0.get(), scratch.as_slice())
+                    .map_err(|error| storage(file, error))?;
+            }
+            StorageAction::PutBlob { id, record, value } => {
+                scratch.clear();
+                record.encode(scratch);
+                self.blobs()?.insert(id, scratch.as_slice()).map_err(|error| storage(file, error))?;
+                self.blob_values()?.insert(id, &value[..]).map_err(|error| storage(file, error))?;
+            }
+            StorageAction::DeleteBlob { id } => {
+                self.blobs()?.remove(id).map_err(|error| storage(file, error))?;
+                self.blob_values()?.remove(id).map_err(|error| storage(file, error))?;
+            }
+            StorageAction::ReadMessage { .. }
+            | StorageAction::ReadBlob { .. }
+            | StorageAction::ReadLink { .. }
+            | StorageAction::ReadRecord { .. }
+            | StorageAction::ReadQueue { .. } => {}
+            StorageAction::WriteRecords { writes } => self.write_records(writes)?,
+            StorageAction::WithRecords { action, writes } => {
+                let deletion = self.write(action, scratch)?;
+                self.write_records(writes)?;
+                return Ok(deletion);
+            }
+            StorageAction::DeleteRecords { prefix, at_most } => {
+                return self.delete_records(prefix, *at_most).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    fn write_records(&mut self, writes: &[RecordWrite]) -> Result<(), StorageError> {
+        let file = self.file;
+        let records = self.records()?;
+        for write in writes {
+            match write {
+                RecordWrite::Put { key, value } => {
+                    records.insert(&key[..], &value[..]).map_err(|error| storage(file, error))?;
+                }
+                RecordWrite::Delete { key } => {
+                    records.remove(&key[..]).map_err(|error| storage(file, error))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn delete_records(&mut self, prefix: &[u8], at_most: u32) -> Result<bool, StorageError> {
+        let file = self.file;
+        let records = self.records()?;
+        let mut left = at_most;
+        let mut more = false;
+        // The one after the last that is deleted is taken only to see that it is there.
+        let mut first = Vec::new();
+        for entry in records.range(prefix..).map_err(|error| storage(file, error))? {
+            let (key, _) = entry.map_err(|error| storage(file, error))?;
+            if !key.value().starts_with(prefix) {
+                break;
+            }
+            if left == 0 {
+                more = true;
+                break;
+            }
+            left -= 1;
+            first.push(key.value().to_vec());
+        }
+        for key in first {
+            records.remove(&key[..]).map_err(|error| storage(file, error))?;
+        }
+        Ok(more)
     }
 }
 
@@ -414,6 +552,25 @@ impl Engine for Embedded {
         })
     }
 
+    fn load_records(
+        &mut self,
+        prefix: &[u8],
+        each: &mut dyn FnMut(Bytes, Bytes) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        self.with(|database, _, file| {
+            let transaction = database.begin_read().map_err(|error| beginning(file, error))?;
+            let records = transaction.open_table(RECORDS).map_err(|error| table(file, error))?;
+            for entry in records.range(prefix..).map_err(|error| storage(file, error))? {
+                let (key, value) = entry.map_err(|error| storage(file, error))?;
+                if !key.value().starts_with(prefix) {
+                    break;
+                }
+                each(Bytes::copy_from_slice(key.value()), Bytes::copy_from_slice(value.value()))?;
+            }
+            Ok(())
+        })
+    }
+
     fn load_services(
         &mut self,
         each: &mut dyn FnMut(ServiceNumber, ServiceRecord) -> Result<(), StorageError>,
@@ -438,84 +595,21 @@ impl Engine for Embedded {
         &mut self,
         writes: &mut dyn Iterator<Item = &StorageAction>,
         durable: bool,
-    ) -> Result<(), StorageError> {
+    ) -> Result<Vec<bool>, StorageError> {
         self.with(|database, scratch, file| {
+            let mut deletions = Vec::new();
             let mut transaction = database.begin_write().map_err(|error| beginning(file, error))?;
             transaction
                 .set_durability(if durable { Durability::Immediate } else { Durability::None })
                 .map_err(|error| StorageError::Damaged(file.to_owned(), error.to_string()))?;
             {
-                let failed = |error| storage(file, error);
                 let mut tables = Tables::of(&transaction, file);
                 for write in writes {
-                    match write {
-                        StorageAction::PutQueue { queue, record } => {
-                            scratch.clear();
-                            record.encode(scratch);
-                            tables.queues()?.insert(queue.0, scratch.as_slice()).map_err(failed)?;
-                            zeroize::Zeroize::zeroize(scratch.as_mut_slice());
-                        }
-                        StorageAction::PutQueueAndLink { queue, record, link } => {
-                            scratch.clear();
-                            record.encode(scratch);
-                            tables.queues()?.insert(queue.0, scratch.as_slice()).map_err(failed)?;
-                            zeroize::Zeroize::zeroize(scratch.as_mut_slice());
-                            match link {
-                                None => {
-                                    tables.links()?.remove(queue.0).map_err(failed)?;
-                                }
-                                Some(link) => {
-                                    encode_link(link, scratch);
-                                    tables.links()?.insert(queue.0, scratch.as_slice()).map_err(failed)?;
-                                }
-                            }
-                        }
-                        StorageAction::DeleteQueue { queue } => {
-                            tables.queues()?.remove(queue.0).map_err(failed)?;
-                            tables.links()?.remove(queue.0).map_err(failed)?;
-                            let all = (queue.0, 0)..=(queue.0, u64::MAX);
-                            tables.marks()?.retain_in(all.clone(), |_, _| false).map_err(failed)?;
-                            tables.bodies()?.retain_in(all, |_, _| false).map_err(failed)?;
-                        }
-                        StorageAction::PutMessage { queue, sequence, mark, message } => {
-                            let key = (queue.0, sequence.0);
-                            tables.marks()?.insert(key, encode_mark(*mark).as_slice()).map_err(failed)?;
-                            let length = message.id.len() + 1 + message.body.len();
-                            let mut room = tables.bodies()?.insert_reserve(key, length).map_err(failed)?;
-                            let (head, body) = room.as_mut().split_at_mut(message.id.len() + 1);
-                            let (id, flag) = head.split_at_mut(message.id.len());
-                            id.copy_from_slice(&message.id);
-                            flag.fill(u8::from(message.notification));
-                            body.copy_from_slice(&message.body);
-                        }
-                        StorageAction::DeleteMessage { queue, sequence, .. } => {
-                            let key = (queue.0, sequence.0);
-                            tables.marks()?.remove(key).map_err(failed)?;
-                            tables.bodies()?.remove(key).map_err(failed)?;
-                        }
-                        StorageAction::PutService { service, record } => {
-                            scratch.clear();
-                            record.encode(scratch);
-                            tables.services()?.insert(service.0.get(), scratch.as_slice()).map_err(failed)?;
-                        }
-                        StorageAction::PutBlob { id, record, value } => {
-                            scratch.clear();
-                            record.encode(scratch);
-                            tables.blobs()?.insert(id, scratch.as_slice()).map_err(failed)?;
-                            tables.blob_values()?.insert(id, &value[..]).map_err(failed)?;
-                        }
-                        StorageAction::DeleteBlob { id } => {
-                            tables.blobs()?.remove(id).map_err(failed)?;
-                            tables.blob_values()?.remove(id).map_err(failed)?;
-                        }
-                        StorageAction::ReadMessage { .. }
-                        | StorageAction::ReadBlob { .. }
-                        | StorageAction::ReadLink { .. }
-                        | StorageAction::ReadQueue { .. } => {}
-                    }
+                    deletions.extend(tables.write(write, scratch)?);
                 }
             }
-            transaction.commit().map_err(|error| committing(file, error))
+            transaction.commit().map_err(|error| committing(file, error))?;
+            Ok(deletions)
         })
     }
 
@@ -529,6 +623,15 @@ impl Engine for Embedded {
             let bodies = transaction.open_table(BODIES).map_err(|error| table(file, error))?;
             let body = bodies.get((queue.0, sequence.0)).map_err(|error| storage(file, error))?;
             body.map(|body| decode_message(body.value()).ok_or_else(|| damaged_message(file))).transpose()
+        })
+    }
+
+    fn read_record(&mut self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
+        self.with(|database, _, file| {
+            let transaction = database.begin_read().map_err(|error| beginning(file, error))?;
+            let records = transaction.open_table(RECORDS).map_err(|error| table(file, error))?;
+            let value = records.get(key).map_err(|error| storage(file, error))?;
+            Ok(value.map(|value| Bytes::copy_from_slice(value.value())))
         })
     }
 

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use smp_proto::broker::record::{BlobRecord, ServiceNumber, ServiceRecord};
 use smp_proto::broker::storage::{
-    ActionId, BlobId, QueueNumber, Sequence, StorageAction, StoredLink, StoredMessage, StoredQueue,
+    ActionId, BlobId, Completion, QueueNumber, Sequence, StorageAction, StoredLink, StoredMessage,
+    StoredQueue,
 };
 use smp_proto::storage_model::StorageModel;
 
@@ -37,19 +38,30 @@ impl Engine for Memory {
         self.model.services().try_for_each(|(number, record)| each(number, record))
     }
 
+    fn load_records(
+        &mut self,
+        prefix: &[u8],
+        each: &mut dyn FnMut(Bytes, Bytes) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        self.model.records(prefix).try_for_each(|(key, value)| each(key.clone(), value.clone()))
+    }
+
     fn commit(
         &mut self,
         writes: &mut dyn Iterator<Item = &StorageAction>,
         durable: bool,
-    ) -> Result<(), StorageError> {
+    ) -> Result<Vec<bool>, StorageError> {
+        let mut deletions = Vec::new();
         for write in writes {
             // The model answers by action; a commit is answered as a whole.
-            let _ = self.model.apply(ActionId(0), write.clone());
+            if let Completion::Deleted(_, more) = self.model.apply(ActionId(0), write.clone()) {
+                deletions.push(more);
+            }
         }
         if durable {
             self.model.sync();
         }
-        Ok(())
+        Ok(deletions)
     }
 
     fn read_message(
@@ -58,6 +70,10 @@ impl Engine for Memory {
         sequence: Sequence,
     ) -> Result<Option<StoredMessage>, StorageError> {
         Ok(self.model.message(queue, sequence).cloned())
+    }
+
+    fn read_record(&mut self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
+        Ok(self.model.record(key).cloned())
     }
 
     fn read_blob(&mut self, id: BlobId) -> Result<Option<Bytes>, StorageError> {

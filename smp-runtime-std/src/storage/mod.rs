@@ -90,8 +90,19 @@ pub trait Engine: Send + 'static {
         each: &mut dyn FnMut(BlobId, BlobRecord) -> Result<(), StorageError>,
     ) -> Result<(), StorageError>;
 
+    /// Hands over every record whose key begins with `prefix`, key and value, in the order of their keys.
+    ///
+    /// # Errors
+    /// [`StorageError`] when something cannot be read.
+    fn load_records(
+        &mut self,
+        prefix: &[u8],
+        each: &mut dyn FnMut(Bytes, Bytes) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError>;
+
     /// Carries out writes in order, all of them or none. With `durable`, this and everything before it is on disk when
-    /// the call returns. Reads among them are ignored.
+    /// the call returns. Reads among them are ignored. Returns, for each action among them that deletes records by
+    /// prefix, in order, whether there were more of them when it was done.
     ///
     /// # Errors
     /// [`StorageError`] when they cannot be written: none of them took effect.
@@ -99,7 +110,7 @@ pub trait Engine: Send + 'static {
         &mut self,
         writes: &mut dyn Iterator<Item = &StorageAction>,
         durable: bool,
-    ) -> Result<(), StorageError>;
+    ) -> Result<Vec<bool>, StorageError>;
 
     /// Reads one message.
     ///
@@ -110,6 +121,12 @@ pub trait Engine: Send + 'static {
         queue: QueueNumber,
         sequence: Sequence,
     ) -> Result<Option<StoredMessage>, StorageError>;
+
+    /// Reads the value of a record.
+    ///
+    /// # Errors
+    /// [`StorageError`] when it cannot be read, other than because it is not there.
+    fn read_record(&mut self, key: &[u8]) -> Result<Option<Bytes>, StorageError>;
 
     /// Reads the value of a blob.
     ///

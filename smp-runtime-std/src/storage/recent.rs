@@ -36,6 +36,7 @@ impl Recent {
                 self.messages.remove(&(queue.0, sequence.0));
             }
             StorageAction::DeleteQueue { queue } => self.messages.retain(|(of, _), _| *of != queue.0),
+            StorageAction::WithRecords { action, .. } => self.committed(action),
             _ => {}
         }
     }

@@ -290,6 +290,9 @@ impl Worker {
                 StorageAction::ReadLink { queue } => {
                     guarded(|| self.engine.read_link(*queue)).map(|link| Completion::Link(*id, link))
                 }
+                StorageAction::ReadRecord { key } => {
+                    guarded(|| self.engine.read_record(key)).map(|value| Completion::Record(*id, value))
+                }
                 StorageAction::ReadQueue { queue } => guarded(|| self.engine.read_queue(*queue))
                     .map(|queue| Completion::Queue(*id, queue.map(Box::new))),
                 _ => continue,
@@ -317,22 +320,31 @@ impl Worker {
         let durable = self.durability == Durability::Commit;
         let engine = &mut self.engine;
         let result = guarded(|| engine.commit(&mut writes().map(|(_, action)| action), durable));
-        let completed: fn(ActionId) -> Completion = match result {
-            Ok(()) => {
+        let completions = match result {
+            Ok(deletions) => {
                 if !durable {
                     self.not_durable_since.get_or_insert_with(Instant::now);
                 }
                 writes().for_each(|(_, action)| self.recent.committed(action));
                 self.succeeded();
-                Completion::Done
+                let mut deletions = deletions.into_iter();
+                let completed = |(id, action): &(ActionId, StorageAction)| {
+                    if deletes_by_prefix(action) {
+                        // An engine that forgets to say so is asked once more.
+                        Completion::Deleted(*id, deletions.next().unwrap_or(true))
+                    } else {
+                        Completion::Done(*id)
+                    }
+                };
+                writes().map(completed).collect()
             }
             Err(error) => {
                 self.recent.forget();
                 self.failed(&error);
-                Completion::Failed
+                writes().map(|(id, _)| Completion::Failed(*id)).collect()
             }
         };
-        (self.complete)(writes().map(|(id, _)| completed(*id)).collect());
+        (self.complete)(completions);
     }
 
     fn make_durable(&mut self, at_once: bool) {
@@ -343,7 +355,7 @@ impl Worker {
         if due {
             let engine = &mut self.engine;
             match guarded(|| engine.commit(&mut std::iter::empty(), true)) {
-                Ok(()) => {
+                Ok(_) => {
                     self.not_durable_since = None;
                     self.succeeded();
                 }
@@ -377,6 +389,14 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, StorageError>) -> Result<T, Stora
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
         Err(StorageError::Damaged(Path::new("storage").to_owned(), "the engine gave up".to_owned()))
     })
+}
+
+fn deletes_by_prefix(action: &StorageAction) -> bool {
+    match action {
+        StorageAction::DeleteRecords { .. } => true,
+        StorageAction::WithRecords { action, .. } => deletes_by_prefix(action),
+        _ => false,
+    }
 }
 
 const fn is_write(action: &StorageAction) -> bool {
