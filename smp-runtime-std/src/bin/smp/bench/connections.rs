@@ -16,7 +16,8 @@ use crate::failure::{Failure, Kind};
 /// Connections before the first look at the relay's memory: it then has what it has once for all of them.
 const WARM_UP: usize = 16;
 
-/// Connections made, asked one question, and closed.
+/// Connections made and closed again. Each is counted when the relay has read our hello, and then that we leave: it closes the
+/// connection then.
 pub(super) fn made(
     target: &Target,
     process: Option<Process>,
@@ -27,12 +28,13 @@ pub(super) fn made(
     let wanted = options.count.unwrap_or(u64::MAX);
     let lasts = options.duration.or(options.count.is_none().then_some(DURATION));
     let mut crew = Crew::new(target)?;
+    // That a session made in this way can be used is shown once.
     crew.connect(1, || ())?;
     crew.links.clear();
     let before = process.map(|process| process.usage()).transpose()?;
     let start = Instant::now();
     let until = start + lasts.unwrap_or(Duration::from_secs(365 * 24 * 3600));
-    // When each was dialled, and whether it has been asked.
+    // When each was dialled, and whether its handshakes are over.
     let mut slots: Vec<(Instant, bool)> = Vec::new();
     for _ in 0..at_once {
         slots.push((Instant::now(), false));
@@ -44,25 +46,24 @@ pub(super) fn made(
     while done < wanted && Instant::now() < until {
         let mut finished = Vec::new();
         crew.serve(until, 0, |_, link, event| {
-            if matches!(event.heard, Heard::Pong) {
+            if matches!(event.heard, Heard::Closed) {
                 finished.push(link);
             }
             Ok(())
         })?;
         for link in finished {
             let (Some(slot), Some(place)) = (slots.get_mut(link), crew.links.get_mut(link)) else { continue };
-            histogram.record(slot.0.elapsed());
             done += 1;
             bar.inc(1);
             last_progress = Instant::now();
             *slot = (Instant::now(), false);
             *place = Link::dial(target)?;
         }
-        let now = crew.now();
-        for ((_, asked), link) in slots.iter_mut().zip(&mut crew.links).filter(|((_, asked), _)| !*asked) {
+        for ((dialled, open), link) in slots.iter_mut().zip(&mut crew.links).filter(|((_, open), _)| !*open) {
             if link.version().is_some() {
-                link.send(now, ping)?;
-                *asked = true;
+                histogram.record(dialled.elapsed());
+                link.leave()?;
+                *open = true;
             }
         }
         if last_progress.elapsed() > target.timeout {
@@ -76,7 +77,7 @@ pub(super) fn made(
     let mut results = Results::new("connections");
     results.field("at_once", at_once);
     results.rate("connections", done, elapsed);
-    results.latency("connect", "connect to PONG", &histogram);
+    results.latency("connect", "connect to session", &histogram);
     if let (Some(before), Some(after)) = (before, after) {
         results.usage("connection", done, before, after, elapsed);
     }

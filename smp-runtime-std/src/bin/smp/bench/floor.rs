@@ -46,7 +46,7 @@ pub(crate) struct Floor {
     pub(crate) total_us: f64,
 }
 
-/// What one new connection costs a relay in cryptography alone, with a `PING` on it, in microseconds.
+/// What one new connection costs a relay in cryptography alone, until commands could follow, in microseconds.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct ConnectionFloor {
     /// Two X25519 key pairs: one for TLS, one for SMP.
@@ -55,10 +55,8 @@ pub(crate) struct ConnectionFloor {
     pub(crate) secrets_us: f64,
     /// Two Ed25519 signatures: TLS proves the certificate, and SMP signs its key.
     pub(crate) signatures_us: f64,
-    /// Two TLS records of a block read and two written: both hellos, `PING` and `PONG`.
+    /// A TLS record of a block read and one written: both hellos.
     pub(crate) tls_us: f64,
-    /// Block encryption: `PING` opened, `PONG` sealed.
-    pub(crate) blocks_us: f64,
     /// Everything.
     pub(crate) total_us: f64,
 }
@@ -74,18 +72,16 @@ pub(crate) fn measure_connection(provider: &'static dyn Provider) -> Result<Conn
     let text = [6; 64 + 34 + 32];
     let sign = || _ = black_box(provider.ed25519_sign(&signer, &[black_box(&text)]));
     let signatures_us = 2.0 * median(|| timed(sign));
-    let tls_us = tls(2, 2)?;
-    let blocks_us = blocks(provider, 1, &[100]);
-    let total_us = keys_us + secrets_us + signatures_us + tls_us + blocks_us;
-    Ok(ConnectionFloor { keys_us, secrets_us, signatures_us, tls_us, blocks_us, total_us })
+    let tls_us = tls(1, 1)?;
+    let total_us = keys_us + secrets_us + signatures_us + tls_us;
+    Ok(ConnectionFloor { keys_us, secrets_us, signatures_us, tls_us, total_us })
 }
 
 impl ConnectionFloor {
     pub(crate) fn text(&self) -> String {
         format!(
-            "floor: {:.1} µs a connection (X25519 keys {:.1} and secrets {:.1}, signatures {:.1}, TLS records {:.1}, block \
-             encryption {:.1})",
-            self.total_us, self.keys_us, self.secrets_us, self.signatures_us, self.tls_us, self.blocks_us
+            "floor: {:.1} µs a connection (X25519 keys {:.1} and secrets {:.1}, signatures {:.1}, TLS records {:.1})",
+            self.total_us, self.keys_us, self.secrets_us, self.signatures_us, self.tls_us
         )
     }
 }

@@ -74,6 +74,8 @@ pub(super) enum Heard {
     Message([u8; 24], Option<Vec<u8>>),
     Pong,
     End,
+    /// The relay has closed the connection, which was asked of it.
+    Closed,
     Error(SmpError),
     Other,
 }
@@ -86,6 +88,12 @@ pub(super) struct Event {
     pub(super) heard: Heard,
 }
 
+impl Event {
+    fn closed() -> Self {
+        Self { correlation: CorrelationId::EMPTY, entity: EntityId::EMPTY, heard: Heard::Closed }
+    }
+}
+
 /// One connection.
 pub(super) struct Link {
     socket: TcpStream,
@@ -93,6 +101,8 @@ pub(super) struct Link {
     session: Option<ClientSession>,
     /// Messages since a ciphertext was last kept.
     unseen: u32,
+    /// Whether we have said that nothing more will come.
+    is_leaving: bool,
 }
 
 /// Of how many messages one is opened and compared with what was sent.
@@ -105,7 +115,7 @@ impl Link {
             .map_err(|error| failure_of_dialing(&error))?;
         socket.set_nonblocking(true).map_err(lost)?;
         let tls = TlsSession::client(&target.tls).map_err(|error| failure_of_tls(&error))?;
-        let mut link = Self { socket, tls, session: None, unseen: 0 };
+        let mut link = Self { socket, tls, session: None, unseen: 0, is_leaving: false };
         link.flush()?;
         Ok(link)
     }
@@ -131,6 +141,13 @@ impl Link {
             }
         }
         Ok(())
+    }
+
+    /// Says that nothing more will come. When the relay has read all that came before, it closes the connection.
+    pub(super) fn leave(&mut self) -> Result<(), Failure> {
+        self.is_leaving = true;
+        self.tls.close();
+        self.flush()
     }
 
     /// Sends one block with the commands that `fill` adds, if any.
@@ -160,11 +177,17 @@ impl Link {
     ) -> Result<(), Failure> {
         loop {
             match self.tls.read_tls(&mut self.socket) {
+                Ok(0) if self.is_leaving => return Ok(events.push(Event::closed())),
                 Ok(0) => {
                     self.tls.end_of_stream().map_err(|error| failure_of_tls(&error))?;
                     return Err(lost(ErrorKind::ConnectionAborted.into()));
                 }
-                Ok(_) => self.process(target, now, entropy, events)?,
+                Ok(_) => {
+                    self.process(target, now, entropy, events)?;
+                    if self.is_leaving && self.tls.peer_has_closed() {
+                        return Ok(events.push(Event::closed()));
+                    }
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(lost(error)),
