@@ -14,8 +14,8 @@ use smp_proto::client::{
 };
 use smp_proto::crypto::Portable;
 use smp_proto::entropy::SeededEntropy;
-use smp_proto::proxy::{DialFailure, LinkId, ProxyAction};
-use smp_proto::server::{Server, ServerConfig, ServerEvent};
+use smp_proto::proxy::DialFailure;
+use smp_proto::server::{Link, LinkAction, Server, ServerConfig, ServerEvent};
 use smp_proto::session::client::ClientSessionConfig;
 use smp_proto::session::server::ServerSessionConfig;
 use smp_proto::session::{Protocol, SessionId, TransportFacts};
@@ -54,7 +54,7 @@ struct Relay {
     reach: Reach,
     /// Pipes by this relay's name for them.
     accepted: BTreeMap<ConnectionId, usize>,
-    links: BTreeMap<LinkId, usize>,
+    links: BTreeMap<Link, usize>,
     /// How often it dialled.
     dials: usize,
 }
@@ -81,7 +81,7 @@ pub enum Beginner {
 pub struct Pipe {
     /// Who began it.
     pub from: Beginner,
-    link: Option<LinkId>,
+    link: Option<Link>,
     /// The relay that it leads to.
     pub to: RelayNumber,
     connection: ConnectionId,
@@ -294,7 +294,7 @@ impl Network {
         self.now.wall = UnixTime(EPOCH).saturating_add(passed);
         for relay in &mut self.relays {
             if relay.server.next_deadline().is_some_and(|at| at <= self.now.instant) {
-                relay.server.handle_timeout(self.now);
+                relay.server.handle_timeout(self.now, &mut self.entropy);
             }
         }
         for side in &mut self.clients {
@@ -382,18 +382,18 @@ impl Network {
                 }
             }
         }
-        while let Some(action) = self.relays[number].server.poll_proxy() {
+        while let Some(action) = self.relays[number].server.poll_link() {
             busy = true;
             match action {
-                ProxyAction::Dial(link, address) => self.dial(number, link, &address),
-                ProxyAction::MaySend(link) => {
+                LinkAction::Dial(link, address) => self.dial(number, link, &address),
+                LinkAction::MaySend(link) => {
                     let relay = &mut self.relays[number];
                     let Some(&pipe) = relay.links.get(&link) else { continue };
                     while let Some(block) = relay.server.poll_link_block(link, self.now, &mut self.entropy) {
                         self.pipes[pipe].to_relay.push_back(block);
                     }
                 }
-                ProxyAction::Close(link) => {
+                LinkAction::Close(link) => {
                     if let Some(pipe) = self.relays[number].links.remove(&link) {
                         self.break_pipe(pipe, false, true);
                     }
@@ -403,7 +403,7 @@ impl Network {
         busy
     }
 
-    fn dial(&mut self, number: RelayNumber, link: LinkId, address: &ServerAddress) {
+    fn dial(&mut self, number: RelayNumber, link: Link, address: &ServerAddress) {
         self.relays[number].dials += 1;
         let found = self.relays.iter().position(|relay| relay.address.port == address.port);
         match found.map(|to| (to, self.relays[to].reach)) {
@@ -416,12 +416,17 @@ impl Network {
             }
             Some((_, Reach::Silent)) => {}
             Some((_, Reach::Down)) | None => {
-                self.relays[number].server.dial_failed(link, DialFailure::Network, self.now);
+                self.relays[number].server.dial_failed(
+                    link,
+                    DialFailure::Network,
+                    self.now,
+                    &mut self.entropy,
+                );
             }
         }
     }
 
-    fn connect(&mut self, from: Beginner, link: Option<LinkId>, to: RelayNumber) -> usize {
+    fn connect(&mut self, from: Beginner, link: Option<Link>, to: RelayNumber) -> usize {
         self.sessions += 1;
         let pipe = self.pipes.len();
         let facts = facts(self.sessions, Vec::new());
@@ -525,7 +530,7 @@ impl Network {
                     client.receive(block, self.now, &mut self.entropy).expect("connected");
                 }
                 (Beginner::Proxy(proxy), Some(link)) => {
-                    self.relays[proxy].server.handle_link_block(link, block, self.now);
+                    self.relays[proxy].server.handle_link_block(link, block, self.now, &mut self.entropy);
                 }
                 (Beginner::Proxy(_), None) => {}
             }
@@ -555,7 +560,7 @@ impl Network {
             (Beginner::Proxy(proxy), Some(link)) if tell_beginner => {
                 let relay = &mut self.relays[proxy];
                 if relay.links.remove(&link).is_some() {
-                    relay.server.link_lost(link, self.now);
+                    relay.server.link_lost(link, self.now, &mut self.entropy);
                 }
             }
             _ => {}

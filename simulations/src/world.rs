@@ -301,7 +301,7 @@ impl World {
         if let Some(server) = &mut self.server
             && server.next_deadline().is_some_and(|at| at <= time.instant)
         {
-            server.handle_timeout(time);
+            server.handle_timeout(time, &mut self.relay_entropy);
         }
         for peer in 0..self.peers.len() {
             let Peer { client, entropy, .. } = &mut self.peers[peer];

@@ -93,7 +93,7 @@
 //!             }
 //!             Input::Gone(id) => server.disconnect(id),
 //!             Input::Stored(completion) => server.complete(completion, now),
-//!             Input::Time => server.handle_timeout(now),
+//!             Input::Time => server.handle_timeout(now, entropy),
 //!             Input::Stop => return,
 //!         }
 //!     }
@@ -116,7 +116,7 @@
 //! # Rooms
 //! Each uses only those above it: [`time`] and [`entropy`] (given, never taken), [`keys`], [`wire`] (bytes and types),
 //! [`crypto`], [`session`] (one connection), [`broker`] (what a relay decides), [`proxy`] (a relay as a client of other relays),
-//! [`server`] (broker, proxy and sessions behind one facade), [`client`] (one connection to one relay), [`agent`] (connections between people, over many relays).
+//! [`first_step`] (a relay that holds commands for others), [`server`] (all of these and sessions behind one facade), [`client`] (one connection to one relay), [`agent`] (connections between people, over many relays).
 //! [`storage_model`] carries out storage actions in memory, for tests and simulations.
 //!
 //! # Secrets

@@ -33,6 +33,18 @@ impl ConnectionId {
     pub const fn slot(self) -> usize {
         self.slot as usize
     }
+
+    /// The name as one number, for machines that know connections by numbers.
+    #[must_use]
+    pub const fn to_number(self) -> u64 {
+        (self.generation as u64) << 32 | self.slot as u64
+    }
+
+    /// The name that [`to_number`](Self::to_number) gave.
+    #[must_use]
+    pub const fn from_number(number: u64) -> Self {
+        Self { slot: (number & 0xFFFF_FFFF) as u32, generation: (number >> 32) as u32 }
+    }
 }
 
 /// Whom an answer goes to.

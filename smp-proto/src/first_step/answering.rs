@@ -4,8 +4,10 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use super::machine::{ClientNumber, FirstStep, ItemState, Stored, ToClient, Wanted};
+use super::client::{ClientNumber, ItemState};
+use super::machine::{FirstStep, ToClient};
 use super::record::{RecordKey, Write, encode_item};
+use super::storing::Pending;
 use crate::entropy::Entropy;
 use crate::time::Now;
 use crate::wire::first_step::{Correlation, FirstStepError, Hold, RelayFailure};
@@ -47,27 +49,31 @@ impl FirstStep {
         item.state = state;
         let writes =
             alloc::vec![Write::Put(RecordKey::Item(number.0, correlation), encode_item(item)), write];
-        self.store(writes, Stored::Outcome(number, correlation, answer));
+        self.store(writes, Pending::Outcome(number, correlation, answer));
         self.advance(number, now);
     }
 
-    /// The outcome is on disk. When it could not be written it is told all the same: after a restart the command is sent
-    /// again, and the destination knows that it came before.
+    /// The outcome is on disk. When it could not be written it is told all the same, and cannot be asked for again: after a
+    /// restart the command is sent again, and the destination knows that it came before.
     pub(super) fn outcome_is_kept(
         &mut self,
         number: ClientNumber,
         correlation: Correlation,
         answer: Option<Bytes>,
+        done: bool,
         now: Now,
     ) {
         let Some(client) = self.clients.get_mut(&number) else { return };
-        let Some(item) = client.items.get(&correlation) else { return };
+        let Some(item) = client.items.get_mut(&correlation) else { return };
         client.finals.insert(correlation);
         let what = match (&item.state, answer) {
             (ItemState::Failed(error), _) => ToClient::Error(*error),
             (_, Some(answer)) => ToClient::Response(answer),
             (_, None) => ToClient::Error(FirstStepError::Internal),
         };
+        if !done && item.state == ItemState::Answered {
+            item.state = ItemState::Failed(FirstStepError::Repeated);
+        }
         self.tell_client(number, correlation, what);
         self.advance(number, now);
     }
@@ -116,7 +122,7 @@ impl FirstStep {
     }
 
     /// Tells a client what became of a command.
-    pub(super) fn check(&mut self, number: ClientNumber, correlation: Correlation, now: Now) {
+    pub(super) fn check_on(&mut self, number: ClientNumber, correlation: Correlation, now: Now) {
         let Some(client) = self.clients.get(&number) else { return };
         let Some(item) = client.items.get(&correlation) else {
             return self.tell_client(number, correlation, ToClient::Error(FirstStepError::Unknown));
@@ -124,7 +130,7 @@ impl FirstStep {
         let error = match &item.state {
             ItemState::Answered if client.finals.contains(&correlation) => {
                 let body = RecordKey::Body(number.0, correlation);
-                return self.read_record(body, Wanted::Answer(number, correlation));
+                return self.read_record(body, Pending::Answer(number, correlation));
             }
             ItemState::Failed(error) if client.finals.contains(&correlation) => *error,
             // It is told when it is durable.

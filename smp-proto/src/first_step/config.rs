@@ -20,6 +20,10 @@ pub struct FirstStepConfig {
     pub first_delay: Duration,
     /// The longest wait.
     pub longest_delay: Duration,
+    /// How long reaching a destination may take, handshakes included.
+    pub connect_timeout: Duration,
+    /// The wait before a destination that does not speak `smp-proxy/1` is dialled again.
+    pub unspoken_delay: Duration,
     /// How long a destination may take for an answer.
     pub answer_timeout: Duration,
     /// After how long without work the connection to a destination is closed.
@@ -35,6 +39,13 @@ pub struct FirstStepConfig {
 pub struct FirstStepLimits {
     /// Clients, by their tokens.
     pub clients: usize,
+    /// Destinations at once: those of the clients, and those that could not be reached lately.
+    pub destinations: usize,
+    /// Destinations that are dialled at once.
+    pub dials: usize,
+    /// Destinations that are dialled at once for one connection, and for one client that is not connected: who asks for many
+    /// dead ones waits for himself.
+    pub dials_per_client: usize,
     /// Destinations that a connection may register.
     pub registrations: usize,
     /// Commands and answers of one client, at 16 KB each in storage.
@@ -45,6 +56,10 @@ pub struct FirstStepLimits {
     pub held: usize,
     /// Commands of one connection that are not to be held, at 16 KB each in memory.
     pub immediate: usize,
+    /// Commands of all connections that are not to be held.
+    pub immediate_in_all: usize,
+    /// What was asked on one connection and is not stored, or not said, yet: no further block is taken.
+    pub unanswered: usize,
     /// Commands that a destination has not answered.
     pub outstanding: usize,
 }
@@ -56,16 +71,23 @@ impl Default for FirstStepConfig {
             private_destinations: false,
             first_delay: Duration::from_secs(2),
             longest_delay: Duration::from_secs(600),
+            connect_timeout: Duration::from_secs(30),
+            unspoken_delay: Duration::from_secs(3600),
             answer_timeout: Duration::from_secs(30),
             idle: Duration::from_secs(300),
             keep_answers: Duration::from_secs(21 * 86_400),
             limits: FirstStepLimits {
                 clients: 100_000,
+                destinations: 10_000,
+                dials: 256,
+                dials_per_client: 4,
                 registrations: 64,
                 held_by_client: 256,
                 held_for_destination: 100_000,
                 held: 1_000_000,
                 immediate: 32,
+                immediate_in_all: 16_384,
+                unanswered: 32,
                 outstanding: 32,
             },
         }

@@ -1,25 +1,47 @@
 //! Destinations: one connection each, which all clients share, and what they published.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use super::machine::{Action, ClientNumber, FirstStep, ItemState, Stored, Timer, UserId};
+use super::client::{ClientNumber, ItemState};
+use super::machine::{Action, Asker, FirstStep, Timer, UserId};
 use super::record::{RecordKey, Write};
 use crate::entropy::Entropy;
+use crate::proxy::{DialFailure, Turns};
 use crate::time::{Instant, Now};
 use crate::wire::address::ServerAddress;
 use crate::wire::first_step::{
-    Correlation, FirstStepError, Forward, Hold, Message, PublishedKey, Register, RelayFailure, RelayNumber,
-    Transmission,
+    Correlation, FirstStepError, Forward, ForwardOptions, Hold, Message, PublishedKey, Register,
+    RelayFailure, RelayNumber, Transmission,
 };
-use crate::wire::primitives::Reader;
+use crate::wire::primitives::{Reader, Writer};
 
 /// Names a destination within this relay; never on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DestinationNumber(pub u64);
+pub(super) struct DestinationNumber(pub(super) u64);
+
+/// One attempt to reach a destination, and the connection that comes of it; never reused in one run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DestinationLink {
+    pub(super) destination: DestinationNumber,
+    pub(super) attempt: u64,
+}
+
+impl From<DialFailure> for RelayFailure {
+    fn from(failure: DialFailure) -> Self {
+        match failure {
+            DialFailure::Host => Self::Address,
+            DialFailure::Network => Self::Network,
+            DialFailure::WrongRelay => Self::Identity,
+            DialFailure::Timeout => Self::Timeout,
+            DialFailure::NotSpoken => Self::NotSpoken,
+        }
+    }
+}
 
 /// A published key is not given out in its last minute.
 const MARGIN: i64 = 60;
@@ -42,13 +64,15 @@ impl Published {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     /// There is no connection.
     Apart,
-    /// The driver connects.
-    Connecting,
-    /// It was asked for its key.
-    Asking { question: u64, until: Instant },
+    /// It waits for its turn to be dialled.
+    Queued,
+    /// The driver connects: in one of the two kinds of turns, for somebody.
+    Connecting { until: Instant, turn: (usize, Asker) },
+    /// It is connected, and was asked for its key; nothing else is said before it answers.
+    Asking,
     /// Commands can be sent.
     Ready,
 }
@@ -72,8 +96,12 @@ enum ToDestination {
 #[derive(Debug)]
 pub(super) struct Destination {
     pub(super) address: ServerAddress,
-    hash: [u8; 32],
-    state: State,
+    pub(super) hash: [u8; 32],
+    pub(super) state: State,
+    /// Of the last attempt.
+    attempt: u64,
+    /// The question for its key that was not answered yet, and until when it has to be.
+    asked: Option<(u64, Instant)>,
     published: Option<Published>,
     /// Who waits for its key: connection, question, number.
     pub(super) asking: Vec<(UserId, Correlation, RelayNumber)>,
@@ -92,12 +120,17 @@ pub(super) struct Destination {
     last_failure: RelayFailure,
     retry_at: Option<Instant>,
     last_used: Instant,
-    timer: Option<Instant>,
+    pub(super) timer: Option<Instant>,
 }
 
 impl Destination {
     pub(super) fn is_ready(&self) -> bool {
         self.state == State::Ready
+    }
+
+    /// Whether nothing is known of a connection to it.
+    pub(super) fn is_apart(&self) -> bool {
+        matches!(self.state, State::Apart | State::Queued)
     }
 
     /// Commands on their way there.
@@ -138,6 +171,8 @@ impl FirstStep {
                 address: address.clone(),
                 hash,
                 state: State::Apart,
+                attempt: 0,
+                asked: None,
                 published: None,
                 asking: Vec::new(),
                 line: VecDeque::new(),
@@ -157,40 +192,90 @@ impl FirstStep {
         number
     }
 
+    /// Whether this address is among the destinations.
+    pub(super) fn knows_destination(&self, address: &ServerAddress) -> bool {
+        self.addresses.contains_key(&hash_of(address))
+    }
+
     /// A key that was stored. Without clients of that destination it is of no use.
     pub(super) fn restore_published(&mut self, hash: [u8; 32], bytes: &[u8]) -> Option<()> {
         let published = Published::read(bytes)?;
         match self.addresses.get(&hash).and_then(|number| self.destinations.get_mut(number)) {
             Some(destination) => destination.published = Some(published),
             None => {
-                self.store(alloc::vec![Write::Delete(RecordKey::Published(hash))], Stored::Nothing);
+                self.store_nothing(alloc::vec![Write::Delete(RecordKey::Published(hash))]);
             }
         }
         Some(())
     }
 
-    /// Connects to a destination, unless it failed a moment ago.
-    pub(super) fn want(&mut self, number: DestinationNumber, now: Now) {
+    /// Connects to a destination when it is its turn, unless it failed a moment ago; a connected one is asked for its key, when
+    /// that is wanted.
+    pub(super) fn want(&mut self, number: DestinationNumber, asker: Asker, now: Now) {
         let Some(there) = self.destinations.get_mut(&number) else { return };
-        if there.state == State::Apart && there.retry_at.is_none_or(|at| at <= now.instant) {
-            there.state = State::Connecting;
-            there.retry_at = None;
-            let address = there.address.clone();
-            self.actions.push_back(Action::Connect(number, address));
+        match there.state {
+            State::Apart if there.retry_at.is_none_or(|at| at <= now.instant) => {
+                there.state = State::Queued;
+                there.retry_at = None;
+                let turns = usize::from(there.published.is_some());
+                if let Some(turns) = self.turns.get_mut(turns) {
+                    turns.wait(asker, number);
+                }
+                self.dial_next(now);
+            }
+            State::Ready if !there.asking.is_empty() => self.ask(number, now),
+            _ => {}
         }
         self.set_destination_timer(number);
+    }
+
+    /// Dials as many as may be dialled.
+    fn dial_next(&mut self, now: Now) {
+        for index in 0..self.turns.len() {
+            while let Some((asker, number)) = self.turns.get_mut(index).and_then(Turns::next) {
+                let attempt = self.number();
+                let until = now.instant + self.config.connect_timeout;
+                match self.destinations.get_mut(&number) {
+                    Some(there) if there.state == State::Queued => {
+                        there.state = State::Connecting { until, turn: (index, asker) };
+                        there.attempt = attempt;
+                        let link = DestinationLink { destination: number, attempt };
+                        let address = Box::new(there.address.clone());
+                        self.actions.push_back(Action::Connect(link, address));
+                        self.set_destination_timer(number);
+                    }
+                    _ => self.finish_turn((index, asker)),
+                }
+            }
+        }
+    }
+
+    fn finish_turn(&mut self, (index, asker): (usize, Asker)) {
+        if let Some(turns) = self.turns.get_mut(index) {
+            turns.finished(asker);
+        }
+    }
+
+    /// The destination whose present connection this is.
+    fn linked(&mut self, link: DestinationLink) -> Option<&mut Destination> {
+        self.destinations
+            .get_mut(&link.destination)
+            .filter(|there| there.attempt == link.attempt && !there.is_apart())
     }
 
     /// Enters when the destination is to be looked at again.
     fn set_destination_timer(&mut self, number: DestinationNumber) {
         let idle = self.config.idle;
         let Some(there) = self.destinations.get_mut(&number) else { return };
-        let answer = there.outstanding.first_key_value().map(|(_, sent)| sent.until);
         let at = match there.state {
-            State::Asking { until, .. } => Some(until),
-            State::Ready => answer.or(Some(there.last_used + idle)),
-            State::Apart if !there.line.is_empty() || !there.asking.is_empty() => there.retry_at,
-            State::Apart | State::Connecting => None,
+            State::Connecting { until, .. } => Some(until),
+            State::Asking | State::Ready => {
+                let answer = there.outstanding.first_key_value().map(|(_, sent)| sent.until);
+                let asked = there.asked.map(|(_, until)| until);
+                [answer, asked].into_iter().flatten().min().or(Some(there.last_used + idle))
+            }
+            State::Apart => there.retry_at,
+            State::Queued => None,
         };
         let before = core::mem::replace(&mut there.timer, at);
         if before != at {
@@ -206,65 +291,114 @@ impl FirstStep {
     ) {
         let Some(there) = self.destinations.get_mut(&number) else { return };
         there.timer = None;
-        let late = there.outstanding.first_key_value().is_some_and(|(_, sent)| sent.until <= now.instant);
+        let answer = there.outstanding.first_key_value().map(|(_, sent)| sent.until);
+        let asked = there.asked.map(|(_, until)| until);
+        let late = [answer, asked].into_iter().flatten().any(|until| until <= now.instant);
+        let link = DestinationLink { destination: number, attempt: there.attempt };
         match there.state {
-            State::Asking { until, .. } if until <= now.instant => {
-                self.actions.push_back(Action::Disconnect(number));
-                self.disconnected(number, RelayFailure::Timeout, now, entropy);
+            State::Connecting { until, .. } if until <= now.instant => {
+                self.give_up(link, RelayFailure::Timeout, now, entropy);
             }
-            State::Ready if late => {
-                self.actions.push_back(Action::Disconnect(number));
-                self.disconnected(number, RelayFailure::Timeout, now, entropy);
+            State::Asking | State::Ready if late => {
+                self.give_up(link, RelayFailure::Timeout, now, entropy);
             }
             State::Ready if there.load() == 0 && there.last_used + self.config.idle <= now.instant => {
                 there.state = State::Apart;
-                self.actions.push_back(Action::Disconnect(number));
+                self.actions.push_back(Action::Disconnect(link));
                 self.leave(number);
             }
-            State::Apart if !there.line.is_empty() || !there.asking.is_empty() => self.want(number, now),
+            State::Apart if there.retry_at.is_some_and(|at| at <= now.instant) => {
+                there.retry_at = None;
+                let user = there.asking.first().map(|(user, ..)| Asker::User(*user));
+                match user.or_else(|| there.line.front().copied().map(Asker::Client)) {
+                    Some(asker) => self.want(number, asker, now),
+                    None => self.leave(number),
+                }
+            }
             _ => self.set_destination_timer(number),
         }
     }
 
-    /// The driver has connected to a destination.
-    pub fn connected(&mut self, number: DestinationNumber, now: Now) {
-        let timeout = self.config.answer_timeout;
-        let Some(there) = self.destinations.get_mut(&number) else {
-            return self.actions.push_back(Action::Disconnect(number));
+    /// The driver has connected to a destination, and both hellos are said.
+    pub fn connected(&mut self, link: DestinationLink, now: Now) {
+        let Some(there) = self.linked(link) else {
+            return self.actions.push_back(Action::Disconnect(link));
         };
-        if there.state != State::Connecting {
+        let State::Connecting { turn, .. } = there.state else { return };
+        there.state = State::Asking;
+        there.outgoing.clear();
+        there.last_used = now.instant;
+        self.finish_turn(turn);
+        self.ask(link.destination, now);
+        self.dial_next(now);
+    }
+
+    /// Asks a connected destination for its key, unless it is asked already.
+    fn ask(&mut self, number: DestinationNumber, now: Now) {
+        let timeout = self.config.answer_timeout;
+        let Some(there) = self.destinations.get_mut(&number) else { return };
+        if there.asked.is_some() {
             return;
         }
         let question = there.question;
         there.question = there.question.saturating_add(1);
-        there.state = State::Asking { question, until: now.instant + timeout };
-        there.outgoing.clear();
-        there.outgoing.push_back((question, ToDestination::Ask));
-        self.actions.push_back(Action::TellDestination(number));
+        there.asked = Some((question, now.instant + timeout));
+        self.say(number, question, ToDestination::Ask);
         self.set_destination_timer(number);
+    }
+
+    fn say(&mut self, number: DestinationNumber, question: u64, what: ToDestination) {
+        let Some(there) = self.destinations.get_mut(&number) else { return };
+        if there.outgoing.is_empty() {
+            let link = DestinationLink { destination: number, attempt: there.attempt };
+            self.actions.push_back(Action::TellDestination(link));
+        }
+        there.outgoing.push_back((question, what));
+    }
+
+    /// Closes a connection, or ends a dial, that the driver believes in.
+    fn give_up(
+        &mut self,
+        link: DestinationLink,
+        failure: RelayFailure,
+        now: Now,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) {
+        self.actions.push_back(Action::Disconnect(link));
+        self.disconnected(link, failure, now, entropy);
     }
 
     /// A destination could not be connected, or the connection is lost.
     pub fn disconnected(
         &mut self,
-        number: DestinationNumber,
+        link: DestinationLink,
         failure: RelayFailure,
         now: Now,
         entropy: &mut (impl Entropy + ?Sized),
     ) {
-        let Some(there) = self.destinations.get_mut(&number) else { return };
-        if there.state == State::Apart {
-            return;
-        }
-        let was_resting = there.state == State::Ready && there.outstanding.is_empty();
-        there.state = State::Apart;
-        there.outgoing.clear();
+        let number = link.destination;
+        let Some(there) = self.linked(link) else { return };
+        let was = core::mem::replace(&mut there.state, State::Apart);
+        let was_resting = was == State::Ready && there.outstanding.is_empty() && there.asked.is_none();
+        there.outgoing = VecDeque::new();
+        there.asked = None;
         there.last_failure = failure;
         let outstanding = core::mem::take(&mut there.outstanding);
         let asking = core::mem::take(&mut there.asking);
         if !was_resting {
             there.failures = there.failures.saturating_add(1);
-            there.retry_at = Some(now.instant + self.config.backoff().after(there.failures, entropy));
+            let failures = there.failures;
+            let wait = match failure {
+                // It will not have learned the protocol in a moment.
+                RelayFailure::NotSpoken => self.config.unspoken_delay,
+                _ => self.config.backoff().after(failures, entropy),
+            };
+            if let Some(there) = self.destinations.get_mut(&number) {
+                there.retry_at = Some(now.instant + wait);
+            }
+        }
+        if let State::Connecting { turn, .. } = was {
+            self.finish_turn(turn);
         }
         for (user, correlation, relay) in asking {
             self.not_registered(user, correlation, relay, failure);
@@ -282,41 +416,44 @@ impl FirstStep {
         }
         self.set_destination_timer(number);
         self.leave(number);
+        self.dial_next(now);
     }
 
-    /// Takes what a destination said: the content of a block.
+    /// Takes what a destination said: the content of a block, of which what is kept is shared.
     pub fn receive_from(
         &mut self,
-        number: DestinationNumber,
-        content: &[u8],
+        link: DestinationLink,
+        content: &Bytes,
         now: Now,
         entropy: &mut (impl Entropy + ?Sized),
     ) {
-        let Some(there) = self.destinations.get_mut(&number) else { return };
+        let number = link.destination;
+        let Some(there) = self.linked(link) else { return };
         there.last_used = now.instant;
         let Some(Transmission { correlation, message, .. }) = Transmission::decode(content) else {
-            self.actions.push_back(Action::Disconnect(number));
-            return self.disconnected(number, RelayFailure::Refused, now, entropy);
+            return self.give_up(link, RelayFailure::Refused, now, entropy);
         };
-        match (there.state, message) {
-            (State::Asking { question, .. }, Message::Registered(registered))
-                if correlation.0 == question =>
-            {
-                let mut bytes = Vec::new();
-                let published = registered.key.write(&mut bytes).ok().and_then(|()| Published::read(&bytes));
-                self.is_ready(number, published, now);
-            }
-            (State::Asking { question, .. }, _) if correlation.0 == question => {
-                self.actions.push_back(Action::Disconnect(number));
-                self.disconnected(number, RelayFailure::Refused, now, entropy);
-            }
-            (State::Ready, message) => {
-                let Some(sent) = there.outstanding.remove(&correlation.0) else { return };
-                there.failures = 0;
-                self.answered(number, sent, message, now, entropy);
-                self.serve_line(number, now);
-            }
-            _ => {}
+        if let Some((question, _)) = there.asked
+            && correlation.0 == question
+        {
+            there.asked = None;
+            let Message::Registered(registered) = message else {
+                // It speaks the protocol, but takes nothing from first-step relays.
+                let failure = match message {
+                    Message::Error(FirstStepError::NoRelay) => RelayFailure::NotSpoken,
+                    _ => RelayFailure::Refused,
+                };
+                return self.give_up(link, failure, now, entropy);
+            };
+            let mut bytes = Vec::new();
+            let published = registered.key.write(&mut bytes).ok().and_then(|()| Published::read(&bytes));
+            return self.is_ready(number, published, now);
+        }
+        if there.state == State::Ready {
+            let Some(sent) = there.outstanding.remove(&correlation.0) else { return };
+            there.failures = 0;
+            self.answered(number, sent, message, content, now, entropy);
+            self.serve_line(number, now);
         }
     }
 
@@ -333,7 +470,7 @@ impl FirstStep {
             published.as_ref().filter(|published| Some(&published.bytes) != before.as_ref())
         {
             let write = Write::Put(RecordKey::Published(hash), published.bytes.clone());
-            self.store(alloc::vec![write], Stored::Nothing);
+            self.store_nothing(alloc::vec![write]);
         }
         for (user, correlation, relay) in asking {
             match &published {
@@ -381,51 +518,48 @@ impl FirstStep {
         let question = there.question;
         there.question = there.question.saturating_add(1);
         there.outstanding.insert(question, Outstanding { client, correlation, until: now.instant + timeout });
-        let command = ToDestination::Command { key_number: item.key_number, client, correlation, body };
-        if there.outgoing.is_empty() {
-            self.actions.push_back(Action::TellDestination(number));
-        }
-        there.outgoing.push_back((question, command));
         there.last_used = now.instant;
+        let command = ToDestination::Command { key_number: item.key_number, client, correlation, body };
+        self.say(number, question, command);
         self.set_destination_timer(number);
     }
 
-    /// The content of the next block for a destination.
-    pub fn poll_to_destination(&mut self, number: DestinationNumber) -> Option<Vec<u8>> {
+    /// Writes the content of the next block for a destination. False, when there is none.
+    pub fn poll_to_destination(&mut self, link: DestinationLink, out: &mut impl Writer) -> bool {
         loop {
-            let there = self.destinations.get_mut(&number)?;
-            let (question, what) = there.outgoing.pop_front()?;
+            let Some(there) = self
+                .destinations
+                .get_mut(&link.destination)
+                .filter(|there| there.attempt == link.attempt && !there.is_apart())
+            else {
+                return false;
+            };
+            let Some((question, what)) = there.outgoing.pop_front() else { return false };
             let correlation = Correlation(question);
-            let mut content = Vec::new();
-            let sealed;
-            let transmission = match what {
+            let (relay, message) = match &what {
                 ToDestination::Ask => {
                     let register = Register { token: [0; 32], address: None, password: None };
-                    Transmission { correlation, relay: RelayNumber(0), message: Message::Register(register) }
+                    (RelayNumber(0), Message::Register(register))
                 }
                 ToDestination::Command { key_number, client, correlation: which, body } => {
-                    let item = self.clients.get(&client).and_then(|client| client.items.get(&which));
+                    let item = self.clients.get(client).and_then(|client| client.items.get(which));
                     // The client has gone, and with it what was not to be held.
                     let Some(item) = item else {
                         there.outstanding.remove(&question);
                         continue;
                     };
-                    sealed = body;
-                    let options =
-                        crate::wire::first_step::ForwardOptions { hold: Hold::Never, ..item.options };
                     let forward = Forward {
-                        options,
+                        options: ForwardOptions { hold: Hold::Never, ..item.options },
                         acknowledged: Correlation(0),
                         delay: 0,
                         key: item.key,
-                        sealed: &sealed,
+                        sealed: body,
                     };
-                    Transmission { correlation, relay: key_number, message: Message::Forward(forward) }
+                    (*key_number, Message::Forward(forward))
                 }
             };
             // What came in such a transmission fits in one.
-            transmission.encode(&mut content).ok()?;
-            return Some(content);
+            return Transmission { correlation, relay, message }.encode(out).is_ok();
         }
     }
 
@@ -434,13 +568,14 @@ impl FirstStep {
         number: DestinationNumber,
         sent: Outstanding,
         message: Message<'_>,
+        content: &Bytes,
         now: Now,
         entropy: &mut (impl Entropy + ?Sized),
     ) {
         let Outstanding { client, correlation, .. } = sent;
         match message {
             Message::Response(sealed) => {
-                self.settle(client, correlation, Ok(Bytes::copy_from_slice(sealed)), now);
+                self.settle(client, correlation, Ok(content.slice_ref(sealed)), now);
             }
             Message::Error(FirstStepError::NotYet) => {
                 self.try_again(client, correlation, RelayFailure::NotYet, now, entropy);
@@ -470,6 +605,8 @@ impl FirstStep {
     pub(super) fn leave(&mut self, number: DestinationNumber) {
         let Some(there) = self.destinations.get(&number) else { return };
         let needed = there.held > 0
+            // How it failed is remembered until it may be tried again.
+            || there.retry_at.is_some()
             || there.state != State::Apart
             || !there.asking.is_empty()
             || !there.line.is_empty()
@@ -482,7 +619,7 @@ impl FirstStep {
         self.destinations.remove(&number);
         self.addresses.remove(&hash);
         if stored {
-            self.store(alloc::vec![Write::Delete(RecordKey::Published(hash))], Stored::Nothing);
+            self.store_nothing(alloc::vec![Write::Delete(RecordKey::Published(hash))]);
         }
     }
 }

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | [`FirstStep::attach`], [`receive`](FirstStep::receive), [`detach`](FirstStep::detach): clients' connections | [`FirstStep::poll_to_client`]: what they are told |
 //! | [`FirstStep::connected`], [`receive_from`](FirstStep::receive_from), [`disconnected`](FirstStep::disconnected): destinations | [`FirstStep::poll_to_destination`]; [`Action::Connect`], [`Action::Disconnect`] |
-//! | [`FirstStep::stored`], [`FirstStep::read`]: storage | [`Action::Store`], [`Action::Read`] |
+//! | [`FirstStep::restore`], [`FirstStep::begin`], [`FirstStep::complete`]: storage | [`FirstStep::poll_storage`] |
 //! | [`FirstStep::handle_timeout`] | [`FirstStep::next_deadline`] |
 //!
 //! # The life of a command
@@ -33,15 +33,19 @@
 //! Bounds: [`FirstStepLimits`]. Bodies of held commands and of answers are in storage, and not in memory.
 
 mod answering;
+mod client;
 mod config;
 mod destination;
+mod holding;
+mod inspection;
 mod machine;
 mod record;
 mod registering;
+mod storing;
 #[cfg(test)]
 mod tests;
 
 pub use config::{FirstStepConfig, FirstStepLimits};
-pub use destination::DestinationNumber;
-pub use machine::{Action, FirstStep, ReadId, StoreId, UserId};
-pub use record::{RecordError, RecordKey, Write};
+pub use destination::DestinationLink;
+pub use machine::{Action, FirstStep, UserId};
+pub use record::{RecordError, RecordKey};

@@ -5,7 +5,8 @@ use core::fmt;
 
 use bytes::Bytes;
 
-use super::machine::{Item, ItemState};
+use super::client::{Item, ItemState};
+use crate::broker::storage::{RecordWrite, Room};
 use crate::keys::X25519Public;
 use crate::time::Instant;
 use crate::wire::address::ServerAddress;
@@ -26,22 +27,28 @@ pub enum RecordKey {
 }
 
 impl RecordKey {
-    /// As bytes, for an ordered table: 9 to 33 of them.
+    pub(super) const CLIENT: u8 = 0;
+    pub(super) const ITEM: u8 = 1;
+    const BODY: u8 = 2;
+    pub(super) const PUBLISHED: u8 = 3;
+
+    /// As the relay's storage keeps it: the byte of the room, one of the kind, then 8 to 32.
     #[must_use]
     pub fn to_bytes(self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(33);
+        let mut bytes = Vec::with_capacity(34);
+        bytes.push(Room::FirstStep.key_byte());
         match self {
             Self::Client(client) => {
-                bytes.push(0);
+                bytes.push(Self::CLIENT);
                 bytes.extend_from_slice(&client.to_be_bytes());
             }
             Self::Item(client, correlation) | Self::Body(client, correlation) => {
-                bytes.push(if matches!(self, Self::Item(..)) { 1 } else { 2 });
+                bytes.push(if matches!(self, Self::Item(..)) { Self::ITEM } else { Self::BODY });
                 bytes.extend_from_slice(&client.to_be_bytes());
                 bytes.extend_from_slice(&correlation.0.to_be_bytes());
             }
             Self::Published(hash) => {
-                bytes.push(3);
+                bytes.push(Self::PUBLISHED);
                 bytes.extend_from_slice(&hash);
             }
         }
@@ -52,33 +59,40 @@ impl RecordKey {
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let mut read = Reader::new(bytes);
+        if read.byte()? != Room::FirstStep.key_byte() {
+            return None;
+        }
         let kind = read.byte()?;
         let number = |read: &mut Reader<'_>| read.array().map(|bytes| u64::from_be_bytes(*bytes));
         let key = match kind {
-            0 => Self::Client(number(&mut read)?),
-            1 => Self::Item(number(&mut read)?, Correlation(number(&mut read)?)),
-            2 => Self::Body(number(&mut read)?, Correlation(number(&mut read)?)),
-            3 => Self::Published(*read.array()?),
+            Self::CLIENT => Self::Client(number(&mut read)?),
+            Self::ITEM => Self::Item(number(&mut read)?, Correlation(number(&mut read)?)),
+            Self::BODY => Self::Body(number(&mut read)?, Correlation(number(&mut read)?)),
+            Self::PUBLISHED => Self::Published(*read.array()?),
             _ => return None,
         };
         read.end()?;
         Some(key)
     }
-
-    /// Whether the record is to be loaded at start.
-    #[must_use]
-    pub const fn is_loaded(self) -> bool {
-        !matches!(self, Self::Body(..))
-    }
 }
 
 /// One write. Those of one action take effect together.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Write {
+pub(super) enum Write {
     /// The record has this content from now on.
     Put(RecordKey, Bytes),
     /// There is no such record any more.
     Delete(RecordKey),
+}
+
+impl Write {
+    /// As the relay's storage takes it.
+    pub(super) fn into_record(self) -> RecordWrite {
+        match self {
+            Self::Put(key, value) => RecordWrite::Put { key: key.to_bytes().into(), value },
+            Self::Delete(key) => RecordWrite::Delete { key: key.to_bytes().into() },
+        }
+    }
 }
 
 /// Contents are never printed.
@@ -92,16 +106,19 @@ impl fmt::Debug for Write {
 }
 
 /// A record cannot be used: damaged, or written by a newer release.
+///
+/// `None`: its key is of no kind that this release knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RecordError(pub RecordKey);
+pub struct RecordError(pub Option<RecordKey>);
 
 impl fmt::Display for RecordError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self.0 {
-            RecordKey::Client(_) => "a client",
-            RecordKey::Item(..) => "a held command",
-            RecordKey::Body(..) => "the body of a held command",
-            RecordKey::Published(_) => "a destination's key",
+            None => "something that is held for other relays",
+            Some(RecordKey::Client(_)) => "a client",
+            Some(RecordKey::Item(..)) => "a held command",
+            Some(RecordKey::Body(..)) => "the body of a held command",
+            Some(RecordKey::Published(_)) => "a destination's key",
         };
         write!(formatter, "the record of {what} cannot be read: damaged, or of a newer release")
     }

@@ -2,8 +2,9 @@
 
 use subtle::ConstantTimeEq;
 
+use super::client::{Client, ClientNumber};
 use super::destination::Published;
-use super::machine::{Client, ClientNumber, FirstStep, ToClient, UserId, token_hash};
+use super::machine::{Asker, FirstStep, ToClient, UserId, token_hash};
 use crate::entropy::Entropy;
 use crate::time::Now;
 use crate::wire::first_step::{Correlation, FirstStepError, Register, RelayFailure, RelayNumber};
@@ -60,7 +61,10 @@ impl FirstStep {
                 *client
             }
             None => {
-                if self.clients.len() >= limits.clients {
+                let known = self.knows_destination(&address);
+                if self.clients.len() >= limits.clients
+                    || !known && self.destinations.len() >= limits.destinations
+                {
                     return Err(FirstStepError::Quota);
                 }
                 let destination = self.destination(&address);
@@ -98,7 +102,7 @@ impl FirstStep {
                     }
                     there.asking.push((user, correlation, number));
                 }
-                self.want(destination, now);
+                self.want(destination, Asker::User(user), now);
             }
         }
         Ok(())

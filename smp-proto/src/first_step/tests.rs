@@ -1,14 +1,16 @@
 //! The machine in a small world: clients that talk to it, destinations that come and go, and a disk.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeSet;
 use alloc::vec;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
 
 use super::*;
+use crate::broker::storage::{Completion, RecordWrite, StorageAction};
 use crate::entropy::SeededEntropy;
 use crate::keys::X25519Public;
+use crate::storage_model::StorageModel;
 use crate::time::{Duration, Instant, Now, UnixTime};
 use crate::wire::address::ServerAddress;
 use crate::wire::first_step::{
@@ -39,7 +41,11 @@ struct There {
     loses_answers: bool,
     /// Whether it never answers.
     is_silent: bool,
-    connected: Option<DestinationNumber>,
+    /// Whether dials neither succeed nor fail.
+    never_ends_dials: bool,
+    /// How a dial fails while it is down.
+    fails_with: RelayFailure,
+    connected: Option<DestinationLink>,
     /// What it executed: the first byte of each command, in order.
     executed: Vec<u8>,
     seen: BTreeSet<[u8; 32]>,
@@ -48,7 +54,7 @@ struct There {
 struct World {
     relay: FirstStep,
     config: FirstStepConfig,
-    disk: BTreeMap<Vec<u8>, Bytes>,
+    disk: StorageModel,
     disk_fails: bool,
     there: There,
     now: Now,
@@ -72,7 +78,7 @@ impl World {
         Self {
             relay: FirstStep::new(config.clone()),
             config,
-            disk: BTreeMap::new(),
+            disk: StorageModel::default(),
             disk_fails: false,
             there,
             now,
@@ -84,21 +90,21 @@ impl World {
 
     /// The relay is killed, and started again on what is on its disk.
     fn restart(&mut self) {
-        let records: Vec<_> = self
-            .disk
-            .iter()
-            .filter_map(|(key, content)| Some((RecordKey::from_bytes(key)?, content.clone())))
-            .filter(|(key, _)| key.is_loaded())
-            .collect();
         self.there.connected = None;
-        self.relay = FirstStep::restore(self.config.clone(), records, self.now).unwrap();
+        self.relay = FirstStep::new(self.config.clone());
+        for prefix in FirstStep::LOADED {
+            for (key, value) in self.disk.records(&prefix) {
+                self.relay.restore(key, value).unwrap();
+            }
+        }
+        self.relay.begin(self.now);
         self.settle();
     }
 
     fn say(&mut self, user: u64, correlation: u64, relay: RelayNumber, message: Message<'_>) {
         let mut content = Vec::new();
         Transmission { correlation: Correlation(correlation), relay, message }.encode(&mut content).unwrap();
-        self.relay.receive(UserId(user), &content, self.now, &mut self.entropy);
+        self.relay.receive(UserId(user), &content.into(), self.now, &mut self.entropy);
         self.settle();
     }
 
@@ -148,44 +154,45 @@ impl World {
 
     /// Until nobody has anything to do.
     fn settle(&mut self) {
-        while let Some(action) = self.relay.poll_action() {
+        loop {
+            self.relay.check().unwrap();
+            while let Some((id, action)) = self.relay.poll_storage() {
+                let completion = match self.disk_fails && !action.is_read() {
+                    true => Completion::Failed(id),
+                    false => self.disk.apply(id, action),
+                };
+                self.relay.complete(completion, self.now);
+            }
+            let Some(action) = self.relay.poll_action() else { return };
             match action {
-                Action::Store { id, writes } => {
-                    if !self.disk_fails {
-                        for write in writes {
-                            match write {
-                                Write::Put(key, content) => drop(self.disk.insert(key.to_bytes(), content)),
-                                Write::Delete(key) => drop(self.disk.remove(&key.to_bytes())),
-                            }
-                        }
-                    }
-                    self.relay.stored(id, !self.disk_fails, self.now);
-                }
-                Action::Read { id, key } => {
-                    let content = self.disk.get(&key.to_bytes()).cloned();
-                    self.relay.read(id, content, self.now);
-                }
-                Action::Connect(number, _) => {
+                Action::Connect(link, _) => {
                     self.dials += 1;
+                    if self.there.never_ends_dials {
+                        continue;
+                    }
                     if self.there.is_up {
-                        self.there.connected = Some(number);
-                        self.relay.connected(number, self.now);
+                        self.there.connected = Some(link);
+                        self.relay.connected(link, self.now);
                     } else {
-                        let failure = RelayFailure::Network;
-                        self.relay.disconnected(number, failure, self.now, &mut self.entropy);
+                        let failure = self.there.fails_with;
+                        self.relay.disconnected(link, failure, self.now, &mut self.entropy);
                     }
                 }
                 Action::Disconnect(_) => self.there.connected = None,
-                Action::TellClient(user) => {
-                    while let Some(content) = self.relay.poll_to_client(user) {
-                        self.hear(user, &content);
+                Action::TellClient(user) => loop {
+                    let mut content = Vec::new();
+                    if !self.relay.poll_to_client(user, &mut content) {
+                        break;
                     }
-                }
-                Action::TellDestination(number) => {
-                    while let Some(content) = self.relay.poll_to_destination(number) {
-                        self.answer(number, &content);
+                    self.hear(user, &content);
+                },
+                Action::TellDestination(link) => loop {
+                    let mut content = Vec::new();
+                    if !self.relay.poll_to_destination(link, &mut content) {
+                        break;
                     }
-                }
+                    self.answer(link, &content);
+                },
             }
         }
     }
@@ -204,7 +211,7 @@ impl World {
         self.heard.push((user, correlation, heard));
     }
 
-    fn answer(&mut self, number: DestinationNumber, content: &[u8]) {
+    fn answer(&mut self, link: DestinationLink, content: &[u8]) {
         let Transmission { correlation, relay, message } = Transmission::decode(content).unwrap();
         if self.there.is_silent {
             return;
@@ -242,13 +249,13 @@ impl World {
         }
         let mut content = Vec::new();
         Transmission { correlation, relay, message }.encode(&mut content).unwrap();
-        self.relay.receive_from(number, &content, self.now, &mut self.entropy);
+        self.relay.receive_from(link, &content.into(), self.now, &mut self.entropy);
     }
 
     /// The connection to the destination is lost.
     fn lose(&mut self) {
-        if let Some(number) = self.there.connected.take() {
-            self.relay.disconnected(number, RelayFailure::Network, self.now, &mut self.entropy);
+        if let Some(link) = self.there.connected.take() {
+            self.relay.disconnected(link, RelayFailure::Network, self.now, &mut self.entropy);
         }
     }
 
@@ -277,7 +284,10 @@ fn what_is_not_held_is_answered_at_once_or_refused() {
     let relay = world.registered(1, 1);
     world.forward(1, 1, relay, NOW_OR_NEVER);
     assert_eq!(world.hears(), [(1, Heard::Response(2))]);
-    assert!(world.disk.keys().all(|key| key[0] == 3), "only the destination's key is on disk");
+    assert!(
+        world.disk.records(&[1]).all(|(key, _)| key[1] == RecordKey::PUBLISHED),
+        "only the destination's key is on disk"
+    );
     world.there.is_up = false;
     world.lose();
     world.forward(1, 2, relay, NOW_OR_NEVER);
@@ -325,7 +335,7 @@ fn what_is_held_arrives_when_the_destination_is_back_and_is_forgotten_when_it_is
     world.relay.detach(UserId(2));
     world.pass(Duration::from_secs(600));
     assert_eq!((world.relay.held(), world.relay.clients()), (0, 0));
-    assert!(world.disk.is_empty(), "nothing is left of a client that has gone");
+    assert!(world.disk.records(&[]).next().is_none(), "nothing is left of a client that has gone");
 }
 
 #[test]
@@ -489,7 +499,7 @@ fn who_may_not_is_refused() {
             "{private}"
         );
     }
-    assert!(world.disk.is_empty() && world.dials == 0);
+    assert!(world.disk.records(&[]).next().is_none() && world.dials == 0);
     let Heard::Registered(relay) = world.register_with(1, 1, good(), Some(b"secret")) else { panic!() };
     // The same token for another destination would show that both are one client's.
     assert_eq!(
@@ -507,7 +517,7 @@ fn who_may_not_is_refused() {
     assert!(matches!(world.register_with(2, 3, good(), Some(b"secret")), Heard::Registered(_)));
     assert_eq!(world.register_with(2, 4, good(), Some(b"secret")), error(FirstStepError::Quota));
     // Noise.
-    world.relay.receive(UserId(1), b"noise", world.now, &mut world.entropy);
+    world.relay.receive(UserId(1), &Bytes::from_static(b"noise"), world.now, &mut world.entropy);
     world.settle();
     assert_eq!(world.hears(), [(0, error(FirstStepError::Syntax))]);
 }
@@ -638,10 +648,111 @@ fn keys_of_records_are_read_as_they_were_written() {
         assert_eq!(RecordKey::from_bytes(&key.to_bytes()[1..]), None);
     }
     assert_eq!(RecordKey::from_bytes(&[9, 0]), None);
-    let damaged = FirstStep::restore(
-        FirstStepConfig::default(),
-        [(RecordKey::Client(1), Bytes::from_static(b"x"))],
-        Now::default(),
-    );
-    assert_eq!(damaged.err(), Some(RecordError(RecordKey::Client(1))));
+    let mut relay = FirstStep::new(FirstStepConfig::default());
+    let key = RecordKey::Client(1);
+    assert_eq!(relay.restore(&key.to_bytes(), b"x"), Err(RecordError(Some(key))));
+    assert_eq!(relay.restore(b"\x01\x09", b""), Err(RecordError(None)));
+    let item = RecordKey::Item(1, Correlation(2));
+    assert!(relay.restore(&item.to_bytes(), b"x").is_err());
+}
+
+#[test]
+fn a_destination_that_speaks_another_protocol_is_left_alone_for_long() {
+    let mut world = World::new();
+    world.there.is_up = false;
+    world.there.fails_with = RelayFailure::NotSpoken;
+    let not_spoken = Heard::Error(FirstStepError::Relay(RelayFailure::NotSpoken));
+    assert_eq!(world.register(1, 1), not_spoken);
+    world.pass(Duration::from_secs(1800));
+    assert_eq!(world.register(1, 2), not_spoken);
+    assert_eq!((world.dials, world.relay.destinations()), (1, 1), "remembered, also without clients");
+    world.pass(Duration::from_secs(1800));
+    assert_eq!(world.relay.destinations(), 0, "forgotten in time");
+    world.there.is_up = true;
+    assert!(matches!(world.register(1, 3), Heard::Registered(_)), "it has learned it");
+}
+
+#[test]
+fn a_connected_destination_is_asked_again_when_its_key_is_about_to_end() {
+    let mut world = World::new();
+    let first = world.registered(1, 1);
+    // Something keeps the connection busy while the key grows old.
+    for number in 0..500 {
+        world.pass(Duration::from_secs(2 * 3600));
+        world.forward(1, number + 1, first, NOW_OR_NEVER);
+        assert_eq!(world.hears().len(), 1);
+    }
+    assert!(matches!(world.register(2, 2), Heard::Registered(_)));
+}
+
+#[test]
+fn names_of_nobody_do_not_hold_up_others() {
+    let mut config = FirstStepConfig::default();
+    config.limits.dials = 8;
+    config.limits.dials_per_client = 2;
+    let mut world = World::with(config);
+    world.there.never_ends_dials = true;
+    world.relay.attach(UserId(1));
+    for index in 0..20 {
+        let to = address(&alloc::format!("nobody{index}.example.org"));
+        let register = Register { token: [index; 32], address: Some(to), password: None };
+        world.say(1, 100 + u64::from(index), RelayNumber(0), Message::Register(register));
+    }
+    assert_eq!(world.dials, 2, "who asks for many waits for himself");
+    world.there.never_ends_dials = false;
+    assert!(matches!(world.register(2, 200), Heard::Registered(_)));
+    // Dials that never end are given up, and the next ones tried.
+    world.there.never_ends_dials = true;
+    world.pass(Duration::from_secs(31));
+    assert_eq!(world.dials, 2 + 1 + 2);
+    world.pass(Duration::from_secs(600));
+    let failed = Heard::Error(FirstStepError::Relay(RelayFailure::Timeout));
+    assert_eq!(world.hears().iter().filter(|(_, heard)| *heard == failed).count(), 20);
+}
+
+#[test]
+fn no_further_block_is_taken_before_what_was_asked_is_said() {
+    let mut config = FirstStepConfig::default();
+    config.limits.unanswered = 3;
+    let mut world = World::with(config);
+    let there = world.registered(1, 1);
+    let sealed = vec![1; SEALED_LENGTH];
+    for number in 1..=3 {
+        assert!(world.relay.has_room(UserId(1)), "{number}");
+        let key = X25519Public([u8::try_from(number).unwrap(); 32]);
+        let acknowledged = Correlation(0);
+        let forward = Forward { options: HOLD, acknowledged, delay: 0, key, sealed: &sealed };
+        let message = Message::Forward(forward);
+        let mut content = Vec::new();
+        Transmission { correlation: Correlation(number), relay: there, message }
+            .encode(&mut content)
+            .unwrap();
+        world.relay.receive(UserId(1), &content.into(), world.now, &mut world.entropy);
+    }
+    assert!(!world.relay.has_room(UserId(1)));
+    world.settle();
+    assert!(world.relay.has_room(UserId(1)));
+    assert!(!world.relay.has_room(UserId(2)), "nobody");
+}
+
+#[test]
+fn what_is_held_is_not_copied() {
+    let mut world = World::new();
+    let there = world.registered(1, 1);
+    let sealed = vec![1; SEALED_LENGTH];
+    let (acknowledged, key) = (Correlation(0), X25519Public([1; 32]));
+    let forward = Forward { options: HOLD, acknowledged, delay: 0, key, sealed: &sealed };
+    let message = Message::Forward(forward);
+    let mut content = Vec::new();
+    Transmission { correlation: Correlation(1), relay: there, message }.encode(&mut content).unwrap();
+    let content = Bytes::from(content);
+    world.relay.receive(UserId(1), &content, world.now, &mut world.entropy);
+    let (_, action) = world.relay.poll_storage().unwrap();
+    let StorageAction::WriteRecords { writes } = action else { panic!("{action:?}") };
+    let place = content.as_ptr_range();
+    let shared = writes.iter().any(|write| match write {
+        RecordWrite::Put { value, .. } => value.len() == SEALED_LENGTH && place.contains(&value.as_ptr()),
+        RecordWrite::Delete { .. } => false,
+    });
+    assert!(shared);
 }

@@ -62,6 +62,8 @@ pub enum DialFailure {
     WrongRelay,
     /// It took too long.
     Timeout,
+    /// It does not speak what was asked for.
+    NotSpoken,
 }
 
 impl DialFailure {
@@ -70,7 +72,7 @@ impl DialFailure {
     pub const fn error(self) -> BrokerError {
         match self {
             Self::Host => BrokerError::Host,
-            Self::Network => BrokerError::Network(NetworkError::Failed),
+            Self::Network | Self::NotSpoken => BrokerError::Network(NetworkError::Failed),
             Self::WrongRelay => BrokerError::Network(NetworkError::UnknownCertificate),
             Self::Timeout => BrokerError::Timeout,
         }
@@ -169,7 +171,7 @@ pub struct Proxy {
     count: usize,
     by_address: BTreeMap<Box<[u8]>, LinkId>,
     by_session: BTreeMap<Identifier, LinkId>,
-    turns: Turns,
+    turns: Turns<ConnectionId, LinkId>,
     idle: BTreeSet<(Instant, LinkId)>,
     deadlines: BTreeSet<(Instant, LinkId)>,
     commands: usize,

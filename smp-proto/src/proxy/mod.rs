@@ -38,3 +38,4 @@ mod turns;
 pub use configuration::{ProxyConfig, ProxyLimits};
 pub use link::{LinkReceived, ProxyLink};
 pub use machine::{DialFailure, Forward, ForwardId, LinkId, Proxy, ProxyAction, ProxyStatistics};
+pub(crate) use turns::Turns;

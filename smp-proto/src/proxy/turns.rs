@@ -2,36 +2,38 @@
 
 use alloc::collections::{BTreeMap, VecDeque};
 
-use super::machine::LinkId;
-use crate::broker::ConnectionId;
-
 /// The dials of one client.
-#[derive(Default)]
-struct Dials {
+struct Dials<Link> {
     under_way: usize,
-    waiting: VecDeque<LinkId>,
+    waiting: VecDeque<Link>,
     /// Whether it stands in the rotation.
     listed: bool,
 }
 
 /// The dials of all clients.
-pub(super) struct Turns {
+pub(crate) struct Turns<Client, Link> {
     in_all: usize,
     per_client: usize,
     under_way: usize,
-    clients: BTreeMap<ConnectionId, Dials>,
-    rotation: VecDeque<ConnectionId>,
+    clients: BTreeMap<Client, Dials<Link>>,
+    rotation: VecDeque<Client>,
 }
 
-impl Turns {
-    pub(super) fn new(in_all: usize, per_client: usize) -> Self {
+impl<Link> Default for Dials<Link> {
+    fn default() -> Self {
+        Self { under_way: 0, waiting: VecDeque::new(), listed: false }
+    }
+}
+
+impl<Client: Copy + Ord, Link> Turns<Client, Link> {
+    pub(crate) fn new(in_all: usize, per_client: usize) -> Self {
         // Without any, nothing would ever be reached.
         let (in_all, per_client) = (in_all.max(1), per_client.max(1));
         Self { in_all, per_client, under_way: 0, clients: BTreeMap::new(), rotation: VecDeque::new() }
     }
 
     /// A destination waits to be dialled for a client.
-    pub(super) fn wait(&mut self, client: ConnectionId, link: LinkId) {
+    pub(crate) fn wait(&mut self, client: Client, link: Link) {
         let dials = self.clients.entry(client).or_default();
         dials.waiting.push_back(link);
         if !dials.listed && dials.under_way < self.per_client {
@@ -41,7 +43,7 @@ impl Turns {
     }
 
     /// The next destination that may be dialled. It counts as under way, until [`finished`](Self::finished).
-    pub(super) fn next(&mut self) -> Option<(ConnectionId, LinkId)> {
+    pub(crate) fn next(&mut self) -> Option<(Client, Link)> {
         while self.under_way < self.in_all {
             let client = self.rotation.pop_front()?;
             let Some(dials) = self.clients.get_mut(&client) else { continue };
@@ -59,7 +61,7 @@ impl Turns {
     }
 
     /// A dial for this client is over, however it ended.
-    pub(super) fn finished(&mut self, client: ConnectionId) {
+    pub(crate) fn finished(&mut self, client: Client) {
         let Some(dials) = self.clients.get_mut(&client) else { return };
         dials.under_way = dials.under_way.saturating_sub(1);
         self.under_way = self.under_way.saturating_sub(1);
@@ -73,12 +75,12 @@ impl Turns {
         }
     }
 
-    pub(super) const fn under_way(&self) -> usize {
+    pub(crate) const fn under_way(&self) -> usize {
         self.under_way
     }
 
     /// Whether the figures agree.
-    pub(super) fn is_consistent(&self) -> bool {
+    pub(crate) fn is_consistent(&self) -> bool {
         let sum: usize = self.clients.values().map(|dials| dials.under_way).sum();
         let listed = self.clients.values().filter(|dials| dials.listed).count();
         sum == self.under_way

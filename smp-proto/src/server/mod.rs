@@ -1,5 +1,5 @@
-//! A whole relay behind one facade: the broker, the proxy and the sessions of its connections, for drivers with one thread and for
-//! simulations.
+//! A whole relay behind one facade: the broker, the proxy, the first-step relay and the sessions of its connections, for drivers
+//! with one thread and for simulations.
 //!
 //! A driver with several threads holds a [`Broker`] in a lock and gives every connection its own
 //! [`ServerSession`], as `smp-runtime-std` does; this facade does the same steps one after another. It owns no socket,
@@ -13,39 +13,50 @@
 //!   next_deadline has come       ──▶ handle_timeout   ┘
 //!   the connection is gone       ──▶ disconnect
 //! ```
-//! A relay that is a proxy also has connections to other relays, which are its own to begin ([`Server::poll_proxy`]):
+//! A relay that is a proxy, or a first-step relay, also has connections to other relays, which are its own to begin
+//! ([`Server::poll_link`]):
 //! ```text
 //!   a dial is finished, or not   ──▶ dialled, dial_failed  ┐
-//!   16,384 bytes of a link       ──▶ handle_link_block     ├─▶ poll_proxy   (dial, may send: poll_link_block, close)
+//!   16,384 bytes of a link       ──▶ handle_link_block     ├─▶ poll_link    (dial, may send: poll_link_block, close)
 //!   the link is gone             ──▶ link_lost             ┘
 //! ```
+//! What is spoken on an accepted connection is among its facts ([`TransportFacts::protocol`]): SMP, or `smp-proxy/1`. Both are
+//! driven in the same way.
 //! Several inputs between two drains are fine. A block is handed in only while [`Server::wants_block`]: stopping to read
 //! is the back-pressure. The first page of the crate has a complete event loop.
 
+mod inspection;
 mod links;
+mod peer;
+mod reception;
 
-use alloc::collections::{BTreeSet, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use bytes::BytesMut;
-use sha2::{Digest, Sha256};
 
 use crate::broker::record::{BlobRecord, ServiceNumber, ServiceRecord};
-use crate::broker::storage::{ActionId, BlobId, Completion, StorageAction, StoredQueue};
+use crate::broker::storage::{ActionId, BlobId, Completion, Room, StorageAction, StoredQueue};
 use crate::broker::{
-    BlockError, Broker, BrokerConfig, ConnectionId, Inconsistency, RestoreError, Statistics,
-    TooManyConnections,
+    BlockError, Broker, BrokerConfig, ConnectionId, RestoreError, Statistics, TooManyConnections,
 };
 use crate::entropy::Entropy;
-use crate::proxy::{LinkId, Proxy, ProxyAction, ProxyConfig, ProxyLink};
+use crate::first_step::{DestinationLink, FirstStep, FirstStepConfig, RecordError, UserId};
+use crate::proxy::{LinkId, Proxy, ProxyConfig, ProxyLink};
 use crate::session::identity::SigningFailed;
-use crate::session::outgoing::Outgoing;
-use crate::session::server::{Received, RequestChunk, ServerSession, ServerSessionConfig};
-use crate::session::{CloseReason, Misuse, OpenedBlock, SessionError, TransportFacts, VerifiedChunk};
+use crate::session::server::{Received, RequestChunk, ServerSessionConfig};
+use crate::session::{
+    CloseReason, Misuse, OpenedBlock, Protocol, SessionError, TransportFacts, VerifiedChunk,
+};
 use crate::time::{Duration, Instant, Now};
 use crate::wire::error::Blocked;
 use crate::wire::version::Version;
+
+use self::links::DestinationSession;
+pub use self::links::{Link, LinkAction, failure_of};
+use self::peer::{Peer, Smp, Speaks, ToFirstStep};
+pub use self::reception::{Reception, Role, Roles};
 
 /// What an operator decides about a relay.
 #[derive(Clone, Debug)]
@@ -62,6 +73,10 @@ pub struct ServerConfig {
     pub write_time_limit: Duration,
     /// The rules of the relay as a proxy; it is one when [`BrokerConfig::proxied_at_once`] is not 0.
     pub proxy: ProxyConfig,
+    /// The rules of the relay as a first-step relay.
+    pub first_step: FirstStepConfig,
+    /// Which roles of `smp-proxy/1` the relay takes on.
+    pub roles: Roles,
 }
 
 impl ServerConfig {
@@ -74,6 +89,8 @@ impl ServerConfig {
             broker: BrokerConfig::default(),
             inactive_after: Some(Duration::from_secs(21_600)),
             write_time_limit: Duration::from_secs(60),
+            first_step: FirstStepConfig::default(),
+            roles: Roles { first_step: true, destination: false },
         }
     }
 }
@@ -142,16 +159,6 @@ pub enum ServerEvent {
     Closed(ConnectionId, ServerCloseReason, Option<BytesMut>),
 }
 
-struct Peer {
-    id: ConnectionId,
-    session: ServerSession,
-    outgoing: VecDeque<Outgoing>,
-    /// Since when the driver has a block that it has not sent.
-    waiting_since: Option<Instant>,
-    /// Under what time the connection stands in `deadlines`.
-    deadline: Option<Instant>,
-}
-
 /// A relay. See the module's documentation.
 pub struct Server {
     config: ServerConfig,
@@ -164,7 +171,10 @@ pub struct Server {
     links: Vec<Option<(LinkId, ProxyLink)>>,
     /// The destinations that are being dialled, by slot: whose certificate is wanted.
     wanted: Vec<Option<(LinkId, Vec<u8>)>>,
-    proxy_actions: VecDeque<ProxyAction>,
+    first_step: FirstStep,
+    /// Connections to destinations of the first-step relay.
+    destinations: BTreeMap<DestinationLink, DestinationSession>,
+    link_actions: VecDeque<LinkAction>,
 }
 
 impl Server {
@@ -173,6 +183,7 @@ impl Server {
     pub fn new(config: ServerConfig, entropy: &mut (impl Entropy + ?Sized)) -> Self {
         let broker = Broker::new(config.broker.clone(), entropy);
         let proxy = Proxy::new(config.proxy.clone());
+        let first_step = FirstStep::new(config.first_step.clone());
         Self {
             config,
             broker,
@@ -182,7 +193,9 @@ impl Server {
             proxy,
             links: Vec::new(),
             wanted: Vec::new(),
-            proxy_actions: VecDeque::new(),
+            first_step,
+            destinations: BTreeMap::new(),
+            link_actions: VecDeque::new(),
         }
     }
 
@@ -214,6 +227,26 @@ impl Server {
         self.broker.restore(stored)
     }
 
+    /// The prefixes of the records that are handed over at start ([`Self::restore_record`]), in this order.
+    pub fn record_prefixes() -> impl Iterator<Item = &'static [u8]> {
+        FirstStep::LOADED.iter().map(<[u8; 2]>::as_slice)
+    }
+
+    /// Takes over a record of a room beside the broker, at start: all those with a prefix of [`Self::record_prefixes`], in the order of
+    /// their keys; then [`Self::begin`].
+    ///
+    /// # Errors
+    /// When storage holds what no relay has written.
+    pub fn restore_record(&mut self, key: &[u8], value: &[u8]) -> Result<(), RecordError> {
+        self.first_step.restore(key, value)
+    }
+
+    /// Everything that was stored is handed over: what is held for other relays is sent, when it is time.
+    pub fn begin(&mut self, now: Now) {
+        self.first_step.begin(now);
+        self.work_on_first_step();
+    }
+
     /// Accepts a connection whose transport is established. The server hello is its first block.
     ///
     /// # Errors
@@ -225,8 +258,12 @@ impl Server {
         entropy: &mut (impl Entropy + ?Sized),
     ) -> Result<ConnectionId, ConnectError> {
         let id = self.broker.connect(now)?;
-        let session = match ServerSession::new(&self.config.session, facts, now, entropy) {
-            Ok(session) => session,
+        let speaks = match facts.protocol {
+            Protocol::OldSmp | Protocol::Smp => Smp::accept(&self.config, facts, now, entropy),
+            Protocol::FirstStep => ToFirstStep::accept(&self.config, facts, now, entropy),
+        };
+        let speaks = match speaks {
+            Ok(speaks) => speaks,
             Err(failed) => {
                 self.broker.disconnect(id);
                 return Err(failed.into());
@@ -235,8 +272,7 @@ impl Server {
         if self.peers.len() <= id.slot() {
             self.peers.resize_with(id.slot() + 1, || None);
         }
-        let peer =
-            Peer { id, session, outgoing: VecDeque::new(), waiting_since: Some(now.instant), deadline: None };
+        let peer = Peer { id, speaks, waiting_since: Some(now.instant), deadline: None };
         if let Some(place) = self.peers.get_mut(id.slot()) {
             *place = Some(peer);
         }
@@ -256,7 +292,14 @@ impl Server {
 
     fn take_peer(&mut self, id: ConnectionId) -> Option<Peer> {
         self.broker.disconnect(id);
-        self.peers.get_mut(id.slot())?.take_if(|peer| peer.id == id)
+        let peer = self.peers.get_mut(id.slot())?.take_if(|peer| peer.id == id)?;
+        if let Speaks::FirstStep(there) = &peer.speaks
+            && there.reception.role() == Some(Role::Client)
+        {
+            self.first_step.detach(UserId::from(id));
+            self.work_on_first_step();
+        }
+        Some(peer)
     }
 
     fn peer(&mut self, id: ConnectionId) -> Option<&mut Peer> {
@@ -266,9 +309,15 @@ impl Server {
     /// Whether the connection may be read from. While it may not, its answers must be taken first.
     #[must_use]
     pub fn wants_block(&self, id: ConnectionId) -> bool {
-        let sent =
-            self.peers.get(id.slot()).and_then(Option::as_ref).is_some_and(|peer| peer.outgoing.is_empty());
-        sent && self.broker.has_room(id)
+        let peer = self.peers.get(id.slot()).and_then(Option::as_ref).filter(|peer| peer.id == id);
+        match peer.map(|peer| &peer.speaks) {
+            None => false,
+            Some(Speaks::Smp(smp)) => smp.outgoing.is_empty() && self.broker.has_room(id),
+            Some(Speaks::FirstStep(there)) => {
+                let is_user = there.reception.role() == Some(Role::Client);
+                there.reception.has_room() && (!is_user || self.first_step.has_room(UserId::from(id)))
+            }
+        }
     }
 
     /// Takes a block of a connection; blocks of connections that are closed are dropped.
@@ -283,7 +332,11 @@ impl Server {
         entropy: &mut (impl Entropy + ?Sized),
     ) -> Result<(), Misuse> {
         let Some(peer) = self.peer(id) else { return Ok(()) };
-        match peer.session.receive(block, now) {
+        let smp = match &mut peer.speaks {
+            Speaks::Smp(smp) => smp,
+            Speaks::FirstStep(_) => return self.handle_first_step_block(id, block, now, entropy),
+        };
+        match smp.session.receive(block, now) {
             Ok(Received::Established(version)) => {
                 self.events.push_back(ServerEvent::Established(id, version));
                 self.arm(id, now);
@@ -310,21 +363,22 @@ impl Server {
         entropy: &mut (impl Entropy + ?Sized),
     ) {
         let Some(peer) = self.peers.get_mut(id.slot()).and_then(Option::as_mut) else { return };
-        let mut requests = peer.session.parse(block);
+        let Speaks::Smp(smp) = &mut peer.speaks else { return };
+        let mut requests = smp.session.parse(block);
         // Chunk by chunk: what one chunk changes (a queue is secured), the next one sees.
         let (mut chunk, mut verified) = (RequestChunk::new(), VerifiedChunk::new());
         while requests.next_chunk_into(&mut chunk) {
             for request in &mut chunk {
                 self.broker.look_up(request);
             }
-            peer.session.verify_into(&mut chunk, entropy, &mut verified);
+            smp.session.verify_into(&mut chunk, entropy, &mut verified);
             for verified in verified.drain(..) {
                 match verified.into_forwarded() {
                     Err(verified) => self.broker.execute(id, verified, block, now, entropy),
                     Ok(forwarded) => {
-                        let mut request = peer.session.forwarded_request(&forwarded);
+                        let mut request = smp.session.forwarded_request(&forwarded);
                         self.broker.look_up(&mut request);
-                        if let Some(verified) = peer.session.verify_forwarded(request, &forwarded, entropy) {
+                        if let Some(verified) = smp.session.verify_forwarded(request, &forwarded, entropy) {
                             self.broker.execute(id, verified, forwarded.block(), now, entropy);
                         }
                     }
@@ -337,27 +391,33 @@ impl Server {
     /// until there is none: what the client does not take in time closes the connection.
     pub fn poll_block(&mut self, id: ConnectionId, now: Now) -> Option<BytesMut> {
         let peer = self.peers.get_mut(id.slot())?.as_mut().filter(|peer| peer.id == id)?;
-        if peer.outgoing.is_empty() {
-            // An idle connection keeps no memory for what it once had to say.
-            peer.outgoing = VecDeque::new();
-            self.broker.take_outgoing(id, &mut peer.outgoing);
-        }
-        let block = match peer.session.take_handshake_block() {
-            Some(block) => Some(block),
-            None => {
-                let was_identifying = peer.session.is_identifying();
-                let block = peer.session.pack(&mut peer.outgoing, now);
-                if was_identifying {
-                    if let Some(version) = peer.session.version() {
-                        self.events.push_back(ServerEvent::Established(id, version));
-                    } else if let Some(reason) = peer.session.close_reason() {
-                        self.close(id, ServerCloseReason::Session(reason));
-                        return block;
+        let block = match &mut peer.speaks {
+            Speaks::FirstStep(there) => there.poll_block(&mut self.first_step, UserId::from(id), now),
+            Speaks::Smp(smp) => {
+                if smp.outgoing.is_empty() {
+                    // An idle connection keeps no memory for what it once had to say.
+                    smp.outgoing = VecDeque::new();
+                    self.broker.take_outgoing(id, &mut smp.outgoing);
+                }
+                match smp.session.take_handshake_block() {
+                    Some(block) => Some(block),
+                    None => {
+                        let was_identifying = smp.session.is_identifying();
+                        let block = smp.session.pack(&mut smp.outgoing, now);
+                        if was_identifying {
+                            if let Some(version) = smp.session.version() {
+                                self.events.push_back(ServerEvent::Established(id, version));
+                            } else if let Some(reason) = smp.session.close_reason() {
+                                self.close(id, ServerCloseReason::Session(reason));
+                                return block;
+                            }
+                        }
+                        block
                     }
                 }
-                block
             }
         };
+        let peer = self.peers.get_mut(id.slot())?.as_mut()?;
         // Whoever asks again has sent the block before. While nobody asks, the client does not take it.
         let was_waiting = peer.waiting_since.is_some();
         peer.waiting_since = block.as_ref().map(|_| now.instant);
@@ -374,26 +434,43 @@ impl Server {
 
     /// The next action for storage.
     pub fn poll_storage(&mut self) -> Option<(ActionId, StorageAction)> {
-        self.broker.poll_storage()
+        self.broker.poll_storage().or_else(|| self.first_step.poll_storage())
     }
 
     /// Takes storage's answer to an action.
     pub fn complete(&mut self, completion: Completion, now: Now) {
-        self.broker.complete(completion, now);
+        match completion.action().room() {
+            Some(Room::Broker) => self.broker.complete(completion, now),
+            Some(Room::FirstStep) => {
+                self.first_step.complete(completion, now);
+                self.work_on_first_step();
+            }
+            Some(Room::Forwarding) | None => {}
+        }
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called next.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         let connections = self.deadlines.first().map(|(at, _)| *at);
-        [self.broker.next_deadline(), self.proxy.next_deadline(), connections].into_iter().flatten().min()
+        [
+            self.broker.next_deadline(),
+            self.proxy.next_deadline(),
+            self.first_step.next_deadline(),
+            connections,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Does what is due.
-    pub fn handle_timeout(&mut self, now: Now) {
+    pub fn handle_timeout(&mut self, now: Now, entropy: &mut (impl Entropy + ?Sized)) {
         self.broker.handle_timeout(now);
         self.proxy.handle_timeout(now);
         self.work_on_proxy(now);
+        self.first_step.handle_timeout(now, entropy);
+        self.work_on_first_step();
         while let Some((due, id)) = self.deadlines.first().copied()
             && due <= now.instant
         {
@@ -403,12 +480,12 @@ impl Server {
             let write_time_limit = self.config.write_time_limit;
             let Some(peer) = self.peer(id) else { continue };
             peer.deadline = None;
-            let reason = if let Err(reason) = peer.session.handle_timeout(now) {
+            let reason = if let Err(reason) = peer.speaks.handle_timeout(now) {
                 Some(ServerCloseReason::Session(reason))
             } else if peer.waiting_since.is_some_and(|since| since + write_time_limit <= now.instant) {
                 Some(ServerCloseReason::SlowReader)
             } else if subscriptions == 0
-                && inactive_after.is_some_and(|after| peer.session.last_activity() + after <= now.instant)
+                && inactive_after.is_some_and(|after| peer.speaks.last_activity() + after <= now.instant)
             {
                 Some(ServerCloseReason::Inactive)
             } else {
@@ -426,10 +503,10 @@ impl Server {
         let subscriptions = self.broker.subscriptions(id);
         let (inactive_after, write_time_limit) = (self.config.inactive_after, self.config.write_time_limit);
         let Some(peer) = self.peer(id) else { return };
-        let handshake = peer.session.next_deadline();
+        let handshake = peer.speaks.next_deadline();
         let slow = peer.waiting_since.map(|since| since + write_time_limit);
         let inactive = inactive_after.map(|after| {
-            let from = if subscriptions == 0 { peer.session.last_activity() } else { now.instant };
+            let from = if subscriptions == 0 { peer.speaks.last_activity() } else { now.instant };
             from + after
         });
         let Some(at) = [handshake, slow, inactive].into_iter().flatten().min() else { return };
@@ -448,7 +525,7 @@ impl Server {
         if let Some(at) = peer.deadline {
             self.deadlines.remove(&(at, id));
         }
-        let last = peer.session.take_handshake_block();
+        let last = peer.speaks.take_handshake_block();
         self.events.push_back(ServerEvent::Closed(id, reason, last));
     }
 
@@ -475,57 +552,16 @@ impl Server {
         &self.broker
     }
 
+    /// The first-step relay, to look at.
+    #[must_use]
+    pub const fn first_step(&self) -> &FirstStep {
+        &self.first_step
+    }
+
     /// Figures for operators.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
         self.broker.statistics()
-    }
-
-    /// A digest of the whole state: equal for equal inputs. For simulations.
-    #[must_use]
-    pub fn digest(&self) -> [u8; 32] {
-        let mut digest = Sha256::new();
-        digest.update(self.broker.digest());
-        for peer in self.peers.iter().flatten() {
-            digest.update(peer.id.slot().to_be_bytes());
-            digest.update(peer.session.digest());
-            digest.update(peer.outgoing.len().to_be_bytes());
-        }
-        digest.update(self.proxy.digest());
-        for (id, link) in self.links.iter().flatten() {
-            digest.update(id.slot().to_be_bytes());
-            digest.update(link.digest());
-        }
-        digest.finalize().into()
-    }
-
-    /// Checks the invariants. For simulations and tests.
-    ///
-    /// # Errors
-    /// The first invariant that does not hold.
-    pub fn check(&self) -> Result<(), Inconsistency> {
-        let ensure = |holds: bool, what| if holds { Ok(()) } else { Err(Inconsistency(what)) };
-        let mut deadlines = 0;
-        for (slot, peer) in self.peers.iter().enumerate() {
-            let Some(peer) = peer else { continue };
-            ensure(peer.id.slot() == slot, "a connection is not in its place")?;
-            ensure(self.broker.knows(peer.id), "a connection that the broker does not know")?;
-            if let Some(at) = peer.deadline {
-                deadlines += 1;
-                ensure(self.deadlines.contains(&(at, peer.id)), "a deadline that nobody waits for")?;
-            }
-            ensure(
-                peer.session.next_deadline().is_none() || peer.deadline.is_some(),
-                "a handshake may take forever",
-            )?;
-            ensure(
-                peer.waiting_since.is_none() || peer.deadline.is_some(),
-                "a client may leave what it is sent untaken forever",
-            )?;
-        }
-        ensure(deadlines == self.deadlines.len(), "a deadline of nobody")?;
-        self.proxy.check()?;
-        self.broker.check()
     }
 }
 

@@ -40,6 +40,13 @@ impl OpenedBlock {
             .unwrap_or_default()
     }
 
+    /// The content, sharing the block: it lives as long as what is kept of it.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
+        let end = self.start.saturating_add(self.length).min(self.block.len());
+        self.block.slice(self.start.min(end)..end)
+    }
+
     /// Shares a part of the block, such as a message body, without copying it: the block then lives as long as the
     /// part. What is not a part of this block is copied.
     #[must_use]

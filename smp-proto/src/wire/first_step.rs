@@ -251,11 +251,20 @@ pub enum RelayFailure {
     NotYet,
     /// It answered with an error.
     Refused,
+    /// No host of its address may be connected to: a private network, say.
+    Address,
 }
 
 impl RelayFailure {
-    const ALL: [Self; 6] =
-        [Self::Network, Self::Timeout, Self::Identity, Self::NotSpoken, Self::NotYet, Self::Refused];
+    const ALL: [Self; 7] = [
+        Self::Network,
+        Self::Timeout,
+        Self::Identity,
+        Self::NotSpoken,
+        Self::NotYet,
+        Self::Refused,
+        Self::Address,
+    ];
 
     /// One byte.
     #[must_use]
@@ -267,6 +276,7 @@ impl RelayFailure {
             Self::NotSpoken => 3,
             Self::NotYet => 4,
             Self::Refused => 5,
+            Self::Address => 6,
         }
     }
 
@@ -286,6 +296,7 @@ impl fmt::Display for RelayFailure {
             Self::NotSpoken => "the destination relay cannot take commands that were held",
             Self::NotYet => "the queue does not take it yet",
             Self::Refused => "the destination relay refused it",
+            Self::Address => "the first-step relay may not connect to the destination's address",
         })
     }
 }

@@ -11,8 +11,8 @@ use smp_proto::agent::{
 };
 use smp_proto::broker::ConnectionId as SessionNumber;
 use smp_proto::entropy::SeededEntropy;
-use smp_proto::proxy::{DialFailure, LinkId, ProxyAction};
-use smp_proto::server::{Server, ServerCloseReason, ServerConfig, ServerEvent};
+use smp_proto::proxy::DialFailure;
+use smp_proto::server::{Link, LinkAction, Server, ServerCloseReason, ServerConfig, ServerEvent};
 use smp_proto::storage_model::StorageModel;
 use smp_proto::time::{Duration, Now};
 use smp_proto::wire::address::{AddressWithPassword, ServerAddress};
@@ -30,9 +30,9 @@ pub struct Relay {
     pub chain: Vec<Vec<u8>>,
     pub reachable: bool,
     /// Where it forwards to, as a proxy: the relay there, and the session on that relay's side.
-    links: BTreeMap<LinkId, Cable>,
+    links: BTreeMap<Link, Cable>,
     /// Blocks of other relays that have not arrived yet.
-    link_blocks: VecDeque<(LinkId, BytesMut)>,
+    link_blocks: VecDeque<(Link, BytesMut)>,
 }
 
 /// What a person's connection to a relay is, on the relay's side.
@@ -275,15 +275,15 @@ impl World {
     fn proxy_step(&mut self, number: usize) -> bool {
         let (now, entropy) = (self.now, &mut self.entropy);
         if let Some((id, block)) = self.relays[number].link_blocks.pop_front() {
-            self.relays[number].server.handle_link_block(id, block, now);
+            self.relays[number].server.handle_link_block(id, block, now, entropy);
             return true;
         }
-        match self.relays[number].server.poll_proxy() {
+        match self.relays[number].server.poll_link() {
             None => return false,
-            Some(ProxyAction::Dial(id, address)) => {
+            Some(LinkAction::Dial(id, address)) => {
                 let place = self.relays.iter().position(|relay| relay.address == *address && relay.reachable);
                 let Some(place) = place else {
-                    self.relays[number].server.dial_failed(id, DialFailure::Network, now);
+                    self.relays[number].server.dial_failed(id, DialFailure::Network, now, entropy);
                     return true;
                 };
                 self.sessions += 1;
@@ -295,14 +295,14 @@ impl World {
                 self.relays[number].links.insert(id, Cable { relay: place, session: accepted });
                 self.relays[number].server.dialled(id, facts, now, entropy);
             }
-            Some(ProxyAction::MaySend(id)) => {
+            Some(LinkAction::MaySend(id)) => {
                 while let Some(block) = self.relays[number].server.poll_link_block(id, now, entropy) {
                     let Some(cable) = self.relays[number].links.get(&id).copied() else { continue };
                     let there = &mut self.relays[cable.relay].server;
                     there.handle_block(cable.session, block, now, entropy).expect("a block");
                 }
             }
-            Some(ProxyAction::Close(id)) => {
+            Some(LinkAction::Close(id)) => {
                 if let Some(cable) = self.relays[number].links.remove(&id) {
                     self.relays[cable.relay].server.disconnect(cable.session);
                 }
@@ -326,7 +326,7 @@ impl World {
     pub fn cut_links(&mut self, number: usize) {
         for (id, cable) in std::mem::take(&mut self.relays[number].links) {
             self.relays[cable.relay].server.disconnect(cable.session);
-            self.relays[number].server.link_lost(id, self.now);
+            self.relays[number].server.link_lost(id, self.now, &mut self.entropy);
         }
         self.relays[number].link_blocks.clear();
     }
@@ -413,7 +413,7 @@ impl World {
             person.agent.handle_timeout(self.now, &mut self.entropy);
         }
         for relay in &mut self.relays {
-            relay.server.handle_timeout(self.now);
+            relay.server.handle_timeout(self.now, &mut self.entropy);
         }
     }
 
