@@ -116,7 +116,7 @@
 //! # Rooms
 //! Each uses only those above it: [`time`] and [`entropy`] (given, never taken), [`keys`], [`wire`] (bytes and types),
 //! [`crypto`], [`session`] (one connection), [`broker`] (what a relay decides), [`proxy`] (a relay as a client of other relays),
-//! [`first_step`] (a relay that holds commands for others), [`server`] (all of these and sessions behind one facade), [`client`] (one connection to one relay), [`agent`] (connections between people, over many relays).
+//! [`first_step`] (a relay that holds commands for others), [`forwarding`] (what such relays bring to this one), [`server`] (all of these and sessions behind one facade), [`client`] (one connection to one relay), [`agent`] (connections between people, over many relays).
 //! [`storage_model`] carries out storage actions in memory, for tests and simulations.
 //!
 //! # Secrets
@@ -132,6 +132,7 @@ pub mod client;
 pub mod crypto;
 pub mod entropy;
 pub mod first_step;
+pub mod forwarding;
 pub mod keys;
 pub mod proxy;
 pub mod server;

@@ -7,7 +7,7 @@ use alloc::string::String;
 use super::connections::{Address, ConnectionId};
 use super::queues::{News, NotifierSubscription, QueueRef};
 use super::record::{QueueRecord, ServiceNumber};
-use super::storage::{ActionId, BlobId, Sequence, StorageAction, StoredMessage};
+use super::storage::{ActionId, BlobId, RecordWrite, Sequence, StorageAction, StoredMessage};
 use crate::session::outgoing::OutgoingContent;
 use crate::time::UnixTime;
 
@@ -104,6 +104,19 @@ impl Purpose {
             | Self::Restore
             | Self::Expire => None,
         }
+    }
+
+    /// The receipt that goes into the same commit: for what a first-step relay has forwarded, and writes.
+    pub(super) fn receipt(&self) -> Option<RecordWrite> {
+        let (to, answer) = match self {
+            Self::Message { to, .. } => (to, Some(&OutgoingContent::Ok)),
+            // Without an answer there will be link data.
+            Self::Change { to, answer, .. } => (to, answer.as_ref()),
+            _ => return None,
+        };
+        let envelope = to.forwarded.as_deref()?.first_step()?;
+        let (key, value) = envelope.receipt_with_commit(&to.correlation, &to.entity, answer);
+        Some(RecordWrite::Put { key, value })
     }
 
     /// Whether the action deletes one message.

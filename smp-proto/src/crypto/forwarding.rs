@@ -86,7 +86,7 @@ impl ForwardKeys {
         Self::derived(provider, &provider.x25519(ephemeral, key), number, &public, key)
     }
 
-    /// The relay's: from the secret of its forwarding key. Costs one X25519.
+    /// The relay's: from the secret of its forwarding key. Costs one X25519, and another for the public key.
     #[must_use]
     pub fn of_relay(
         provider: &dyn Provider,
@@ -94,8 +94,19 @@ impl ForwardKeys {
         number: RelayNumber,
         ephemeral: &X25519Public,
     ) -> Self {
-        let key = provider.x25519_public(secret);
-        Self::derived(provider, &provider.x25519(secret, ephemeral), number, ephemeral, &key)
+        Self::of_key_pair(provider, secret, &provider.x25519_public(secret), number, ephemeral)
+    }
+
+    /// The relay's, when it knows the public key of its forwarding key's secret: costs one X25519.
+    #[must_use]
+    pub fn of_key_pair(
+        provider: &dyn Provider,
+        secret: &X25519Secret,
+        key: &X25519Public,
+        number: RelayNumber,
+        ephemeral: &X25519Public,
+    ) -> Self {
+        Self::derived(provider, &provider.x25519(secret, ephemeral), number, ephemeral, key)
     }
 
     fn derived(
@@ -156,6 +167,23 @@ impl ForwardKeys {
         out: &mut [u8; SEALED_LENGTH],
     ) -> Result<(), BoxError> {
         nacl_box::seal_padded(provider, &self.answer.0, &self.answer.1, content, out)
+    }
+
+    /// The same where the content stands already: `sealed` has [`SEALED_LENGTH`] bytes, and the content is in them after
+    /// 16 bytes of room for the tag and 2 for its length.
+    ///
+    /// # Errors
+    /// [`BoxError::TooLong`] for more than [`MAX_CONTENT`] bytes, or when `sealed` has another length.
+    pub fn seal_answer_in_place(
+        &self,
+        provider: &dyn Provider,
+        sealed: &mut [u8],
+        length: usize,
+    ) -> Result<(), BoxError> {
+        if sealed.len() != SEALED_LENGTH {
+            return Err(BoxError::TooLong);
+        }
+        nacl_box::seal_padded_in_place(provider, &self.answer.0, &self.answer.1, sealed, length)
     }
 
     /// The client opens it, in place.

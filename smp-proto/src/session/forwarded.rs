@@ -14,6 +14,7 @@ use alloc::sync::Arc;
 use bytes::BytesMut;
 
 use super::blocks::OpenedBlock;
+use super::forwarding::FirstStepEnvelope;
 use super::request::{Authority, Request, Verified};
 use super::server::ServerSession;
 use crate::crypto::{BoxKey, proxy_layers};
@@ -26,7 +27,16 @@ use crate::wire::transmission::{Batch, Malformed, SessionLayout, Transmission};
 use crate::wire::version::Version;
 
 /// How the answer to a forwarded command is boxed, and to whom it goes. Its keys are wiped on drop.
-pub struct Envelope {
+#[derive(Debug)]
+pub enum Envelope {
+    /// It came through a deployed proxy, over whose connection the answer goes back in an `RRES`.
+    Proxy(ProxyEnvelope),
+    /// It came through a first-step relay; the answer is the [`forwarding`](crate::forwarding) room's.
+    FirstStep(FirstStepEnvelope),
+}
+
+/// The envelope of a command that came through a deployed proxy.
+pub struct ProxyEnvelope {
     /// The proxy's correlation, of the `RFWD`.
     pub(super) proxy_correlation: CorrelationId,
     /// The client's correlation, as the proxy gave it: the nonce of the inner box.
@@ -37,9 +47,9 @@ pub struct Envelope {
     inner: BoxKey,
 }
 
-impl core::fmt::Debug for Envelope {
+impl core::fmt::Debug for ProxyEnvelope {
     fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(formatter, "Envelope(version {})", self.version.0)
+        write!(formatter, "ProxyEnvelope(version {})", self.version.0)
     }
 }
 
@@ -47,6 +57,7 @@ impl core::fmt::Debug for Envelope {
 #[derive(Debug)]
 pub struct Forwarded {
     content: OpenedBlock,
+    version: Version,
     envelope: Arc<Envelope>,
 }
 
@@ -59,8 +70,8 @@ impl Forwarded {
 
     /// The version at which it is processed.
     #[must_use]
-    pub fn version(&self) -> Version {
-        self.envelope.version
+    pub const fn version(&self) -> Version {
+        self.version
     }
 
     pub(super) fn envelope(&self) -> Arc<Envelope> {
@@ -106,14 +117,14 @@ impl ServerSession {
         let content_length = text.len();
         let content_start = start + TAG_LENGTH + padding::LENGTH_BYTES;
         let content = OpenedBlock::part_of(buffer.freeze(), content_start, content_length);
-        let envelope = Envelope {
+        let envelope = ProxyEnvelope {
             proxy_correlation: correlation.clone(),
             correlation: client_correlation,
             version,
             outer,
             inner,
         };
-        Ok(Box::new(Forwarded { content, envelope: Arc::new(envelope) }))
+        Ok(Box::new(Forwarded { content, version, envelope: Arc::new(Envelope::Proxy(envelope)) }))
     }
 
     /// The command in what was forwarded, to be looked up and then [verified](Self::verify_forwarded). What may not come
@@ -122,20 +133,23 @@ impl ServerSession {
     pub fn forwarded_request<'f>(&self, forwarded: &'f Forwarded) -> Request<'f> {
         let layout =
             SessionLayout { version: forwarded.version(), session: self.facts.session_id.as_bytes() };
-        let bytes = Batch::parse(forwarded.content.content()).and_then(|mut batch| batch.next());
-        let decoded =
-            bytes.map_or(Err(Malformed::UNREADABLE), |bytes| Transmission::decode_command(bytes, layout));
-        match decoded {
-            Ok(transmission) if transmission.content.may_be_forwarded() => {
-                Request::Command { transmission, authority: Authority::NotLookedUp }
-            }
-            Ok(Transmission { correlation, entity, .. }) => {
-                Request::Malformed { correlation, entity, error: CommandError::Prohibited.into() }
-            }
-            Err(Malformed { correlation, entity, error }) => {
-                Request::Malformed { correlation, entity, error }
-            }
+        request_in(&forwarded.content, layout)
+    }
+}
+
+/// The command in what was forwarded. What may not be forwarded is an error already.
+pub(super) fn request_in<'f>(content: &'f OpenedBlock, layout: SessionLayout<'_>) -> Request<'f> {
+    let bytes = Batch::parse(content.content()).and_then(|mut batch| batch.next());
+    let decoded =
+        bytes.map_or(Err(Malformed::UNREADABLE), |bytes| Transmission::decode_command(bytes, layout));
+    match decoded {
+        Ok(transmission) if transmission.content.may_be_forwarded() => {
+            Request::Command { transmission, authority: Authority::NotLookedUp }
         }
+        Ok(Transmission { correlation, entity, .. }) => {
+            Request::Malformed { correlation, entity, error: CommandError::Prohibited.into() }
+        }
+        Err(Malformed { correlation, entity, error }) => Request::Malformed { correlation, entity, error },
     }
 }
 
@@ -148,7 +162,7 @@ fn read_outer(text: &[u8]) -> Result<(Identifier, Version, X25519Public, usize),
     read.ok_or(CommandError::Syntax.into())
 }
 
-impl Envelope {
+impl ProxyEnvelope {
     /// The length of the parameter of `RRES`.
     pub(super) fn sealed_length(&self) -> usize {
         TAG_LENGTH + 1 + self.correlation.as_bytes().len() + proxy_layers::INNER_SEALED_LENGTH

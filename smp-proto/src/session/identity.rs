@@ -124,7 +124,7 @@ impl ServerIdentity {
         &self.fingerprint
     }
 
-    pub(super) fn signer(&self) -> &dyn SessionSigner {
+    pub(crate) fn signer(&self) -> &dyn SessionSigner {
         &*self.signer
     }
 }

@@ -5,7 +5,8 @@ use alloc::collections::VecDeque;
 use bytes::BytesMut;
 
 use super::blocks::BlockProtection;
-use super::forwarded::Envelope;
+use super::forwarded::{Envelope, ProxyEnvelope};
+use super::forwarding::{COMMAND_VERSION, ForwardingKey};
 use super::outgoing::{
     BlobAnswer, Delivery, DeliverySecret, NotificationDelivery, Outgoing, OutgoingContent,
 };
@@ -94,8 +95,10 @@ fn fill(
 ) -> Option<usize> {
     let mut batch = BatchWriter::new(block.get_mut(protection.content_offset()..)?).ok()?;
     while let Some(next) = outgoing.front() {
-        let written = batch.add(|out| match &next.forwarded {
-            Some(envelope) => write_forwarded(next, envelope, layout, boxes, out),
+        let written = batch.add(|out| match next.forwarded.as_deref() {
+            Some(Envelope::Proxy(envelope)) => write_forwarded(next, envelope, layout, boxes, out),
+            // Its way is not through a session.
+            Some(Envelope::FirstStep(_)) => Err(NotWritten::Unboxable),
             None => write(next, layout, boxes, out),
         });
         match written {
@@ -104,9 +107,9 @@ fn fill(
             Err(_) => {
                 let error = Response::Error(SmpError::Internal);
                 let replaced = batch.add(|out| {
-                    let (correlation, entity) = match &next.forwarded {
-                        Some(envelope) => (&envelope.proxy_correlation, &EntityId::EMPTY),
-                        None => (&next.correlation, &next.entity),
+                    let (correlation, entity) = match next.forwarded.as_deref() {
+                        Some(Envelope::Proxy(envelope)) => (&envelope.proxy_correlation, &EntityId::EMPTY),
+                        _ => (&next.correlation, &next.entity),
                     };
                     write_head(Authorization::None, None, layout, correlation, entity, out)?;
                     error.encode(layout.version, out).map_err(NotWritten::from)
@@ -124,7 +127,7 @@ fn fill(
 /// `RRES`: the answer to a forwarded command, boxed for the client and then for the proxy, where it stands.
 fn write_forwarded(
     outgoing: &Outgoing,
-    envelope: &Envelope,
+    envelope: &ProxyEnvelope,
     layout: SessionLayout<'_>,
     boxes: &mut Boxes<'_>,
     out: &mut SliceWriter<'_>,
@@ -135,19 +138,44 @@ fn write_forwarded(
     let provider = boxes.provider;
     envelope.seal(provider, sealed, |content| {
         let layout = SessionLayout { version: envelope.version, ..layout };
-        let mut batch = BatchWriter::new(content)?;
-        let written = batch.add(|out| write(outgoing, layout, boxes, out));
-        if written.is_err() {
-            // The client learns more from this than from silence.
-            let Outgoing { correlation, entity, .. } = outgoing;
-            let error = Response::Error(SmpError::Internal);
-            batch.add(|out| {
-                write_head(Authorization::None, None, layout, correlation, entity, out)?;
-                error.encode(layout.version, out)
-            })?;
-        }
-        Ok(batch.finish())
+        write_only(outgoing, layout, boxes, content)
     })
+}
+
+/// A batch of one answer. Returns its length.
+fn write_only(
+    outgoing: &Outgoing,
+    layout: SessionLayout<'_>,
+    boxes: &mut Boxes<'_>,
+    content: &mut [u8],
+) -> Result<usize, NotWritten> {
+    let mut batch = BatchWriter::new(content)?;
+    let written = batch.add(|out| write(outgoing, layout, boxes, out));
+    if written.is_err() {
+        // The client learns more from this than from silence.
+        let Outgoing { correlation, entity, .. } = outgoing;
+        let error = Response::Error(SmpError::Internal);
+        batch.add(|out| {
+            write_head(Authorization::None, None, layout, correlation, entity, out)?;
+            error.encode(layout.version, out)
+        })?;
+    }
+    Ok(batch.finish())
+}
+
+/// The answer to a command that came through a first-step relay, as a batch of one in `content`. Returns its length;
+/// `None` when not even an error fits.
+pub(super) fn write_answer(
+    provider: &'static dyn Provider,
+    key: &ForwardingKey,
+    outgoing: &Outgoing,
+    content: &mut [u8],
+) -> Option<usize> {
+    let layout = SessionLayout { version: COMMAND_VERSION, session: key.session().as_bytes() };
+    // Nothing is delivered this way, so no secret of a recipient is needed.
+    let mut secrets = SharedSecrets::new(0);
+    let mut boxes = Boxes { provider, secrets: &mut secrets, hello: key.secret() };
+    write_only(outgoing, layout, &mut boxes, content).ok()
 }
 
 fn write(

@@ -6,9 +6,12 @@
 //! result ignored. Shared secrets are remembered only after they have verified something: a forger cannot tell
 //! by time whether a key was known. (A contact address with several owners costs more with each owner.)
 
+use alloc::boxed::Box;
+
 use sha2::{Digest, Sha256};
 
 use super::forwarded::{Forwarded, through_proxy};
+use super::forwarding::{COMMAND_VERSION, OpenedCommand};
 use super::request::{Authority, Outcome, Prepared, RelayKeyPair, Request, Verified};
 use super::server::{CHUNK_LENGTH, RequestChunk, ServerSession, State};
 use super::service::SessionService;
@@ -16,6 +19,7 @@ use super::shared_secrets::SharedSecrets;
 use crate::crypto::{BoxKey, Ed25519Check, Provider, authenticator, signatures};
 use crate::entropy::Entropy;
 use crate::keys::{AuthKey, Ed448Public, Ed25519Public, X25519Public, X25519Secret};
+use crate::wire::CorrelationId;
 use crate::wire::command::{Command, LinkData, QueueRequest};
 use crate::wire::error::{CommandError, SmpError};
 use crate::wire::transmission::{Authorization, Transmission};
@@ -145,40 +149,101 @@ impl ServerSession {
                 _ => None,
             },
         };
-        let mut verdicts = verifier.judge(requests);
-        let mut verdicts = verdicts.drain(..);
-        let provider = self.config.provider;
-        for request in requests.drain(..) {
-            let verdict = verdicts.next().unwrap_or(Verdict::Refuse(SmpError::Internal));
-            let one = match request {
-                Request::Malformed { correlation, entity, error } => {
-                    Verified { correlation, entity, outcome: Outcome::Refuse(error), forwarded: None }
-                }
-                Request::Command { transmission, .. } => {
-                    let Transmission { correlation, entity, content: command, .. } = transmission;
-                    let outcome = match verdict {
-                        Verdict::Refuse(error) => Outcome::Refuse(error),
-                        Verdict::Execute(_) if is_too_long(&command, version) => {
-                            Outcome::Refuse(SmpError::LargeMessage)
+        let verdicts = verifier.judge(requests);
+        let open = |correlation: &CorrelationId, sealed: &[u8]| self.open_forwarded(correlation, sealed);
+        conclude(verdicts, version, self.config.provider, requests, entropy, verified, open);
+    }
+}
+
+/// Makes of each request and its verdict what the broker gets. `open` opens what a proxy has forwarded.
+fn conclude<'b>(
+    mut verdicts: heapless::Vec<Verdict, CHUNK_LENGTH>,
+    version: Version,
+    provider: &dyn Provider,
+    requests: &mut RequestChunk<'b>,
+    entropy: &mut (impl Entropy + ?Sized),
+    verified: &mut VerifiedChunk<'b>,
+    open: impl Fn(&CorrelationId, &[u8]) -> Result<Box<Forwarded>, SmpError>,
+) {
+    let mut verdicts = verdicts.drain(..);
+    for request in requests.drain(..) {
+        let verdict = verdicts.next().unwrap_or(Verdict::Refuse(SmpError::Internal));
+        let one = match request {
+            Request::Malformed { correlation, entity, error } => {
+                Verified { correlation, entity, outcome: Outcome::Refuse(error), forwarded: None }
+            }
+            Request::Command { transmission, .. } => {
+                let Transmission { correlation, entity, content: command, .. } = transmission;
+                let outcome = match verdict {
+                    Verdict::Refuse(error) => Outcome::Refuse(error),
+                    Verdict::Execute(_) if is_too_long(&command, version) => {
+                        Outcome::Refuse(SmpError::LargeMessage)
+                    }
+                    Verdict::Execute(_) if let Command::RelayForward { transmission } = &command => {
+                        match open(&correlation, transmission) {
+                            Ok(forwarded) => Outcome::Forwarded(forwarded),
+                            Err(error) => Outcome::Refuse(error),
                         }
-                        Verdict::Execute(_) if let Command::RelayForward { transmission } = &command => {
-                            match self.open_forwarded(&correlation, transmission) {
-                                Ok(forwarded) => Outcome::Forwarded(forwarded),
-                                Err(error) => Outcome::Refuse(error),
-                            }
-                        }
-                        Verdict::Execute(key) => {
-                            let prepared = Prepared::for_command(&command, provider, entropy);
-                            Outcome::Execute { command, key, prepared }
-                        }
-                    };
-                    Verified { correlation, entity, outcome, forwarded: None }
-                }
-            };
-            // Both chunks have the same room.
-            let pushed = verified.push(one);
-            debug_assert!(pushed.is_ok());
-        }
+                    }
+                    Verdict::Execute(key) => {
+                        let prepared = Prepared::for_command(&command, provider, entropy);
+                        Outcome::Execute { command, key, prepared }
+                    }
+                };
+                Verified { correlation, entity, outcome, forwarded: None }
+            }
+        };
+        // Both chunks have the same room.
+        let pushed = verified.push(one);
+        debug_assert!(pushed.is_ok());
+    }
+}
+
+/// Verifies commands that came through a first-step relay, with the forwarding key that they were sealed for in place of a
+/// session. It belongs to a connection, like a session, and remembers what it has computed for senders.
+pub struct CommandVerifier {
+    provider: &'static dyn Provider,
+    remembered: SharedSecrets,
+}
+
+impl core::fmt::Debug for CommandVerifier {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        formatter.write_str("CommandVerifier(..)")
+    }
+}
+
+impl CommandVerifier {
+    /// One that remembers at most so many shared secrets of senders, at 100 bytes each.
+    #[must_use]
+    pub const fn new(provider: &'static dyn Provider, remembered: usize) -> Self {
+        Self { provider, remembered: SharedSecrets::new(remembered) }
+    }
+
+    /// Verifies the request in a command whose [`Authority`] the broker has filled in, and sees to it that its answer
+    /// goes back the same way.
+    pub fn verify<'c>(
+        &mut self,
+        command: &'c OpenedCommand,
+        request: Request<'c>,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Option<Verified<'c>> {
+        let mut requests = RequestChunk::new();
+        requests.push(request).ok()?;
+        let mut verified = VerifiedChunk::new();
+        let key = command.key()?;
+        let mut verifier = Verifier {
+            provider: self.provider,
+            session: key.session().prefixed(),
+            secret: key.secret(),
+            remembered: &mut self.remembered,
+            service: None,
+        };
+        let verdicts = verifier.judge(&requests);
+        // Envelopes are not forwarded in envelopes: such a request is malformed already.
+        let open = |_: &CorrelationId, _: &[u8]| Err(SmpError::from(CommandError::Prohibited));
+        conclude(verdicts, COMMAND_VERSION, self.provider, &mut requests, entropy, &mut verified, open);
+        let verified = verified.pop()?;
+        Some(Verified { forwarded: Some(command.envelope()), ..verified })
     }
 }
 

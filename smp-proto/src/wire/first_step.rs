@@ -384,6 +384,20 @@ impl<'a> Transmission<'a> {
     }
 }
 
+/// Writes `R` up to what is sealed: whoever seals an answer where it stands writes [`SEALED_LENGTH`] bytes after it.
+///
+/// # Errors
+/// [`Full`] when it does not fit.
+pub fn write_response_head(
+    correlation: Correlation,
+    relay: RelayNumber,
+    out: &mut impl Writer,
+) -> Result<(), Full> {
+    out.put(&correlation.0.to_be_bytes())?;
+    out.put(&relay.0.to_be_bytes())?;
+    out.byte(b'R')
+}
+
 fn write_sealed(sealed: &[u8], out: &mut impl Writer) -> Result<(), Full> {
     if sealed.len() != SEALED_LENGTH {
         return Err(Full);
@@ -584,6 +598,12 @@ mod tests {
         };
         round_trip(Message::Registered(Registered { until: -1, key }));
         round_trip(Message::Response(&sealed));
+        let mut response = Vec::new();
+        write_response_head(Correlation(1), RelayNumber(2), &mut response).unwrap();
+        response.extend_from_slice(&sealed);
+        let message = Message::Response(&sealed);
+        let expected = Transmission { correlation: Correlation(1), relay: RelayNumber(2), message };
+        assert_eq!(Transmission::decode(&response), Some(expected));
         round_trip(Message::Check { acknowledged: Correlation(u64::MAX) });
         let failures = RelayFailure::ALL;
         let mut errors: Vec<_> = failures.into_iter().map(FirstStepError::Relay).collect();

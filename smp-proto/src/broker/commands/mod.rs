@@ -113,6 +113,12 @@ impl Broker {
         if let Some(id) = purpose.owed_to() {
             self.connections.owe(id, true);
         }
+        let action = match purpose.receipt() {
+            Some(receipt) => {
+                StorageAction::WithRecords { action: Box::new(action), writes: alloc::vec![receipt] }
+            }
+            None => action,
+        };
         self.actions.emit(at, purpose, action)
     }
 
