@@ -64,6 +64,8 @@ pub enum Entity {
     Sender(Number),
     /// A notifier.
     Notifier(Number),
+    /// A link, by the command that gave it its name.
+    Link(Number),
     /// An id that nobody has.
     Unknown(u8),
 }
@@ -77,6 +79,8 @@ pub enum Order {
         key: Key,
         /// What the queue is for.
         mode: Option<QueueMode>,
+        /// The fixed data of a link that it comes with; the link's name is the command's number.
+        link: Option<u8>,
         /// Whether to subscribe.
         subscribe: bool,
         /// Whether the right password is given, a wrong one, or none.
@@ -93,6 +97,19 @@ pub enum Order {
         /// The notification flag.
         notification: bool,
     },
+    /// `LSET`; the user data is the command's number.
+    SetLink {
+        /// The link's name; `None`: a new one, the command's number.
+        link: Option<Number>,
+        /// The fixed data.
+        fixed: u8,
+    },
+    /// `LDEL`
+    DeleteLink,
+    /// `LKEY`
+    SecureByLink(Key),
+    /// `LGET`
+    GetLink,
     /// `GET`
     Get,
     /// `ACK`
@@ -140,8 +157,10 @@ pub struct Said {
 /// What a relay says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Saying {
-    /// `IDS`
-    Created(Option<QueueMode>),
+    /// `IDS`, and whether there is a link.
+    Created(Option<QueueMode>, bool),
+    /// `LNK`: of which queue, and its data.
+    Link(Number, LinkData),
     /// `NID`
     NotifierId,
     /// `OK`
@@ -197,6 +216,15 @@ pub struct Description {
     pub oldest: Option<(Number, bool)>,
 }
 
+/// The data of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkData {
+    /// What never changes.
+    pub fixed: u8,
+    /// The command that set the rest.
+    pub user: Number,
+}
+
 /// Whether a queue accepts messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Status {
@@ -223,6 +251,8 @@ pub struct Queue {
     pub status: Status,
     /// The notifier and its key.
     pub notifier: Option<(Number, Key)>,
+    /// The link's name, and its data.
+    pub link: Option<(Number, LinkData)>,
     /// Waiting messages, oldest first.
     pub messages: Vec<Message>,
     /// Who is subscribed.
@@ -477,6 +507,8 @@ impl Relay {
             Order::Send { notification } => self.send(number, about, notification, signed, storage),
             Order::SecureBySender(key) => self.secure_by_sender(about, key, signed, storage),
             Order::SubscribeNotifications => self.subscribe_notifications(from, about, signed),
+            Order::SecureByLink(key) => self.secure_by_link(about, key, signed, storage),
+            Order::GetLink => self.get_link(about, storage),
             _ => self.recipient(number, from, about, order, signed, storage),
         });
         let what = done.unwrap_or_else(Saying::Refused);
@@ -492,7 +524,7 @@ impl Relay {
         signed: Option<Key>,
         storage: Storage,
     ) -> Result<Saying, Refused> {
-        let Order::New { key, mode, subscribe, password } = order else { unreachable!("NEW") };
+        let Order::New { key, mode, link, subscribe, password } = order else { unreachable!("NEW") };
         let password_fits = !self.rules.asks_password || password == Some(true);
         if signed != Some(key) || !self.rules.new_queues || !password_fits {
             return Err(SmpError::Authorization);
@@ -513,6 +545,7 @@ impl Relay {
             sender_key: None,
             status: Status::Active,
             notifier: None,
+            link: link.map(|fixed| (number, LinkData { fixed, user: number })),
             messages: Vec::new(),
             subscriber: subscribe.then_some(from),
             delivered: None,
@@ -521,7 +554,7 @@ impl Relay {
             news: Vec::new(),
             trouble: None,
         });
-        Ok(Saying::Created(mode))
+        Ok(Saying::Created(mode, link.is_some()))
     }
 
     /// The queue, if the command is authorized for it and storage is in order.
@@ -568,6 +601,10 @@ impl Relay {
             return Err(if marker { SmpError::Quota } else { failed });
         }
         let queue = &mut self.queues[index];
+        // Who used the link has what was behind it.
+        if queue.mode == Some(QueueMode::Messaging) && queue.sender_key.is_some() {
+            queue.link = None;
+        }
         let notification = notification && !marker;
         let message = Message { number, marker, notification, time };
         queue.messages.push(message);
@@ -622,6 +659,67 @@ impl Relay {
         Ok(Saying::Ok)
     }
 
+    fn secure_by_link(
+        &mut self,
+        about: Entity,
+        key: Key,
+        signed: Option<Key>,
+        storage: Storage,
+    ) -> Result<Saying, Refused> {
+        if !matches!(about, Entity::Link(_)) || signed != Some(key) {
+            return Err(SmpError::Authorization);
+        }
+        let index = self.usable(about, |queue| {
+            queue.mode == Some(QueueMode::Messaging) && queue.sender_key.is_none_or(|present| present == key)
+        })?;
+        self.secure(index, key, storage)?;
+        self.read_link(index, storage)
+    }
+
+    fn get_link(&mut self, about: Entity, storage: Storage) -> Result<Saying, Refused> {
+        if !matches!(about, Entity::Link(_)) {
+            return Err(SmpError::Authorization);
+        }
+        let index = self.usable(about, |queue| match queue.mode {
+            Some(mode) => mode == QueueMode::Contact,
+            None => queue.sender_key.is_none(),
+        })?;
+        self.not_blocked(index)?;
+        self.read_link(index, storage)
+    }
+
+    fn read_link(&mut self, index: usize, storage: Storage) -> Result<Saying, Refused> {
+        if storage.reads_fail {
+            self.trouble(index);
+            return Err(storage_failed());
+        }
+        let queue = &self.queues[index];
+        queue.link.map(|(_, data)| Saying::Link(queue.number, data)).ok_or(SmpError::Authorization)
+    }
+
+    fn set_link(
+        &mut self,
+        number: Number,
+        index: usize,
+        link: Option<Number>,
+        fixed: u8,
+        storage: Storage,
+    ) -> Result<Saying, Refused> {
+        let queue = &self.queues[index];
+        let is_secured = queue.mode == Some(QueueMode::Messaging) && queue.sender_key.is_some();
+        let name = link.unwrap_or(number);
+        let fits = match queue.link {
+            Some((present, data)) => present == name && data.fixed == fixed,
+            None => index_of(&self.queues, Entity::Link(name)).is_none(),
+        };
+        if is_secured || !fits {
+            return Err(SmpError::Authorization);
+        }
+        self.write(index, storage)?;
+        self.queues[index].link = Some((name, LinkData { fixed, user: number }));
+        Ok(Saying::Ok)
+    }
+
     fn subscribe_notifications(
         &mut self,
         from: Connection,
@@ -670,6 +768,12 @@ impl Relay {
             Order::Get => self.get(index, from, storage),
             Order::Acknowledge(which) => self.acknowledge(index, from, which, storage),
             Order::Secure(key) => self.secure(index, key, storage),
+            Order::SetLink { link, fixed } => self.set_link(number, index, link, fixed, storage),
+            Order::DeleteLink => {
+                self.write(index, storage)?;
+                self.queues[index].link = None;
+                Ok(Saying::Ok)
+            }
             Order::Suspend => {
                 self.write(index, storage)?;
                 let queue = &mut self.queues[index];
@@ -820,7 +924,9 @@ impl Relay {
 fn index_of(queues: &[Queue], id: Entity) -> Option<usize> {
     queues.iter().position(|queue| {
         let notifier = queue.notifier.map(|(notifier, _)| Entity::Notifier(notifier));
-        id == Entity::Recipient(queue.number) || id == Entity::Sender(queue.number) || Some(id) == notifier
+        let link = queue.link.map(|(link, _)| Entity::Link(link));
+        let own = [Some(Entity::Recipient(queue.number)), Some(Entity::Sender(queue.number)), notifier, link];
+        own.contains(&Some(id))
     })
 }
 
@@ -830,7 +936,9 @@ fn check_credentials(about: Entity, order: Order, signed: Option<Key>) -> Result
     let error = match order {
         Order::Ping if signed.is_some() || names => CommandError::HasAuthorization,
         Order::Ping => return Ok(()),
-        Order::Send { .. } if !names => CommandError::NoEntity,
+        Order::Send { .. } | Order::GetLink if !names => CommandError::NoEntity,
+        Order::GetLink if signed.is_some() => CommandError::HasAuthorization,
+        Order::GetLink => return Ok(()),
         Order::Send { .. } => return Ok(()),
         Order::New { .. } if signed.is_some() && names => CommandError::HasAuthorization,
         Order::New { .. } if signed.is_some() => return Ok(()),

@@ -80,9 +80,15 @@ fn order() -> impl Strategy<Value = Order> {
     let mode = prop_oneof![3 => Just(QueueMode::Messaging), 1 => Just(QueueMode::Contact)];
     let password = prop_oneof![4 => Just(Some(true)), 1 => Just(Some(false)), 2 => Just(None)];
     prop_oneof![
-        4 => (key(RECIPIENTS), mode, any::<bool>(), password).prop_map(|(key, mode, subscribe, password)| {
-            Order::New { key, mode: Some(mode), subscribe, password }
-        }),
+        4 => (key(RECIPIENTS), mode, prop::option::of(0..2u8), any::<bool>(), password).prop_map(
+            |(key, mode, link, subscribe, password)| {
+                Order::New { key, mode: Some(mode), link, subscribe, password }
+            }
+        ),
+        3 => (0..2u8).prop_map(|fixed| Order::SetLink { link: None, fixed }),
+        1 => Just(Order::DeleteLink),
+        2 => key(SENDERS).prop_map(Order::SecureByLink),
+        4 => Just(Order::GetLink),
         8 => Just(Order::Subscribe),
         2 => key(SENDERS).prop_map(Order::Secure),
         2 => key(SENDERS).prop_map(Order::SecureBySender),
@@ -102,7 +108,7 @@ fn order() -> impl Strategy<Value = Order> {
 fn choice() -> impl Strategy<Value = Choice> {
     let party = prop_oneof![
         30 => Just(Party::Right),
-        2 => (0..3u8).prop_map(Party::Other),
+        2 => (0..4u8).prop_map(Party::Other),
         2 => (0..3u8).prop_map(Party::Nobody),
         1 => Just(Party::None),
     ];
@@ -190,7 +196,7 @@ fn scarce() -> impl Strategy<Value = Rules> {
 }
 
 fn run(relay: &mut BrokerAndModel<'_>, steps: &[Step]) -> Checked {
-    for version in [6, 9, 14] {
+    for version in [6, 9, 15, 18] {
         relay.connect(version)?;
     }
     for (index, step) in steps.iter().enumerate() {
@@ -217,7 +223,7 @@ fn run(relay: &mut BrokerAndModel<'_>, steps: &[Step]) -> Checked {
                 let reason = BlockingReason::Spam;
                 let blocked = block.and_then(|block| chosen(&queues, block));
                 relay.restart(blocked.map(|queue| (queue, Blocked { reason, notice: None })))?;
-                for version in [7, 14] {
+                for version in [7, 18] {
                     relay.connect(version)?;
                 }
             }
@@ -273,7 +279,18 @@ fn resolve(relay: &BrokerAndModel<'_>, choice: &Choice) -> Option<Ask> {
             _ => Acknowledged::Delivered,
         };
     }
+    if let Order::SetLink { link, .. } = &mut order {
+        *link = match choice.which {
+            Which::Right => queue.link.map(|(link, _)| link),
+            Which::Empty => None,
+            Which::Unknown => relay.model.queues().iter().find_map(|other| other.link).map(|(link, _)| link),
+        };
+    }
+    // What is no link any more, or never was one, is nobody's.
+    let link = Entity::Link(queue.link.map_or(queue.number, |(link, _)| link));
     let (right, key) = match order {
+        Order::SecureByLink(key) => (link, Some(key)),
+        Order::GetLink => (link, None),
         Order::Send { .. } => (Entity::Sender(queue.number), queue.sender_key),
         Order::SecureBySender(key) => (Entity::Sender(queue.number), Some(key)),
         Order::SubscribeNotifications => {
@@ -286,6 +303,7 @@ fn resolve(relay: &BrokerAndModel<'_>, choice: &Choice) -> Option<Ask> {
         Party::Right => right,
         Party::Other(0) => Entity::Recipient(queue.number),
         Party::Other(1) => Entity::Sender(queue.number),
+        Party::Other(2) => link,
         Party::Other(_) => queue.notifier.map_or(right, |(notifier, _)| Entity::Notifier(notifier)),
         Party::Nobody(byte) => Entity::Unknown(byte),
         Party::None => Entity::None,
@@ -326,14 +344,14 @@ fn apart(asks: impl Iterator<Item = Ask>, storage: Storage) -> Vec<Ask> {
 }
 
 fn same_queue(one: Entity, other: Entity) -> bool {
-    // A notifier's queue is not seen in its name: any two may be the same.
+    // The queue of a notifier or a link is not seen in its name: any two may be the same.
     let queue = |entity| match entity {
         Entity::Recipient(queue) | Entity::Sender(queue) => Some(queue),
-        Entity::None | Entity::Notifier(_) | Entity::Unknown(_) => None,
+        Entity::None | Entity::Notifier(_) | Entity::Link(_) | Entity::Unknown(_) => None,
     };
     match (one, other) {
-        (Entity::Notifier(_), other) | (other, Entity::Notifier(_)) => {
-            queue(other).is_some() || matches!(other, Entity::Notifier(_))
+        (Entity::Notifier(_) | Entity::Link(_), other) | (other, Entity::Notifier(_) | Entity::Link(_)) => {
+            queue(other).is_some() || matches!(other, Entity::Notifier(_) | Entity::Link(_))
         }
         _ => queue(one).is_some() && queue(one) == queue(other),
     }
@@ -392,6 +410,8 @@ fn resolve_in_storm(relay: &BrokerAndModel<'_>, choice: &Choice) -> Option<Ask> 
                 // With what key it is secured is not known here.
                 Order::Send { .. } => (Entity::Sender(queue), is_secured.then_some(SENDERS[0])),
                 Order::SecureBySender(key) => (Entity::Sender(queue), Some(key)),
+                Order::SecureByLink(key) => (Entity::Link(queue), Some(key)),
+                Order::GetLink => (Entity::Link(queue), None),
                 _ => (Entity::Recipient(queue), Some(key)),
             }
         }
@@ -403,7 +423,7 @@ fn resolve_in_storm(relay: &BrokerAndModel<'_>, choice: &Choice) -> Option<Ask> 
 
 fn run_storm(relay: &mut BrokerAndModel<'_>, odds: usize, steps: &[Step]) -> Checked {
     relay.ledger.odds = odds;
-    for version in [6, 9, 14] {
+    for version in [6, 9, 15, 18] {
         relay.connect(version)?;
     }
     for step in steps {
@@ -418,7 +438,7 @@ fn run_storm(relay: &mut BrokerAndModel<'_>, odds: usize, steps: &[Step]) -> Che
             Step::PassLong { .. } => relay.let_time_pass(LONG)?,
             Step::Restart { .. } => {
                 relay.crash()?;
-                for version in [7, 14] {
+                for version in [7, 18] {
                     relay.connect(version)?;
                 }
             }

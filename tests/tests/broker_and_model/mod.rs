@@ -15,17 +15,19 @@ use proptest::test_runner::TestCaseError;
 use smp_proto::broker::record::{QueueRecord, QueueStatus};
 use smp_proto::broker::storage::{Completion, MessageKind, StorageAction};
 use smp_proto::broker::{Broker, BrokerConfig, ConnectionId, Limits};
+use smp_proto::crypto::ids;
 use smp_proto::entropy::SeededEntropy;
 use smp_proto::session::AuthSecret;
 use smp_proto::session::outgoing::{Delivery, Outgoing, OutgoingContent};
 use smp_proto::storage_model::StorageModel;
 use smp_proto::time::{Duration, Instant, Now, UnixTime};
 use smp_proto::wire::block::BLOCK_LENGTH;
+use smp_proto::wire::command::QueueMode;
 use smp_proto::wire::error::Blocked;
 use smp_proto::wire::{CorrelationId, EntityId};
 use smp_tests::reference_model::{
-    self as model, Connection, Description, Entity, Key, Message, Number, Order, Rules, Said, Saying, Status,
-    Storage,
+    self as model, Connection, Description, Entity, Key, LinkData, Message, Number, Order, Rules, Said,
+    Saying, Status, Storage,
 };
 
 pub use wire::{Keys, Sessions};
@@ -251,12 +253,11 @@ impl<'s> BrokerAndModel<'s> {
             let (id, number) = (peer.id, self.next_command);
             let mut ask = *ask;
             ask.signed = ask.signed.filter(|key| self.keys.usable_at(*key, peer.version));
-            if let Order::New { mode, .. } = &mut ask.order
-                && peer.version < 9
-            {
-                *mode = None;
+            if !wire::is_known(&mut ask.order, peer.version) {
+                continue;
             }
             self.next_command += 1;
+            self.name_link(number, &ask);
             self.orders.insert(number, ask.order);
             ensure(self.broker.has_room(id), || "no room for a command".into())?;
             self.give(id, number, ask)?;
@@ -285,8 +286,19 @@ impl<'s> BrokerAndModel<'s> {
             _ => None,
         };
         let version = self.peers[&ask.from].version;
-        let body = wire::body_of(number);
-        let command = wire::command(ask.order, version, self.keys, acknowledged, &body);
+        let (body, fixed) = (wire::body_of(number), wire::fixed_of(fixed_in(ask.order)));
+        let named = match ask.order {
+            Order::SetLink { link, .. } => link.unwrap_or(number),
+            _ => number,
+        };
+        let parts = wire::Parts {
+            acknowledged,
+            sender: ids::sender_id(correlation(number).as_bytes()).into(),
+            link: self.id_of(Entity::Link(named)),
+            fixed: &fixed,
+            body: &body,
+        };
+        let command = wire::command(ask.order, version, self.keys, parts);
         let keys = self.keys;
         let key: Option<&AuthSecret> = ask.signed.map(|key| keys.secret(key));
         let pair = self.sessions.at(version);
@@ -320,6 +332,21 @@ impl<'s> BrokerAndModel<'s> {
                 || EntityId::from([255; 24]),
                 |(id, _)| id.clone(),
             ),
+        }
+    }
+
+    /// A client that chooses a link's id knows it from the beginning; so it does one that is nobody's.
+    fn name_link(&mut self, number: Number, ask: &Ask) {
+        let chosen = match ask.order {
+            Order::New { mode: Some(QueueMode::Contact), link: Some(_), .. } => Some(number),
+            Order::SetLink { link, .. } => Some(link.unwrap_or(number)),
+            _ => None,
+        };
+        let asked = if let Entity::Link(link) = ask.about { Some(link) } else { None };
+        for named in chosen.into_iter().chain(asked) {
+            if !self.ids.values().any(|known| *known == Entity::Link(named)) {
+                self.ids.insert(wire::link_of(named), Entity::Link(named));
+            }
         }
     }
 
@@ -457,7 +484,12 @@ impl<'s> BrokerAndModel<'s> {
                     == queue.notifier.map(|(name, key)| {
                         (self.ids.get(&self.id_of(Entity::Notifier(name))), self.keys.public(key))
                     })
+                && record.link.as_ref().map(|link| self.ids.get(&link.link.into()))
+                    == queue.link.map(|(name, _)| self.ids.get(&self.id_of(Entity::Link(name))))
                 && record.updated.0 % 86_400 == 0;
+            let data = self.storage.link(stored.queue).map(|link| (link.fixed.to_vec(), link.user.to_vec()));
+            let expected = queue.link.map(|(_, data)| (wire::fixed_of(data.fixed), wire::body_of(data.user)));
+            ensure(data == expected, || format!("queue {} has other link data", queue.number))?;
             ensure(same, || format!("queue {} is stored otherwise", queue.number))?;
             let marks: Vec<_> = stored
                 .messages
@@ -487,7 +519,12 @@ impl<'s> BrokerAndModel<'s> {
                 self.ids.insert(created.recipient, Entity::Recipient(number));
                 self.ids.insert(created.sender, Entity::Sender(number));
                 self.relay_keys.insert(Entity::Recipient(number), created.relay_dh.0);
-                Saying::Created(created.mode)
+                if let Some(link) = &created.link {
+                    let known = self.ids.insert(link.clone(), Entity::Link(number));
+                    let expected = (created.mode == Some(QueueMode::Contact)).then_some(Entity::Link(number));
+                    ensure(known == expected, || "a link of another name".into())?;
+                }
+                Saying::Created(created.mode, created.link.is_some())
             }
             OutgoingContent::NotifierId(ids) => {
                 let number = answers.unwrap();
@@ -503,9 +540,15 @@ impl<'s> BrokerAndModel<'s> {
             OutgoingContent::Deleted => Saying::Deleted,
             OutgoingContent::Error(error) => Saying::Refused(error),
             OutgoingContent::Information(text) => Saying::Information(self.description(&text)?),
-            OutgoingContent::Link(_) | OutgoingContent::Blob(_) => {
-                return fail("link data that nobody asked for");
+            OutgoingContent::Link(link) => {
+                let Some(Entity::Sender(queue)) = self.ids.get(&link.sender.into()) else {
+                    return fail("link data of nobody's queue");
+                };
+                let fixed = link.fixed.first().copied().filter(|fixed| link.fixed == wire::fixed_of(*fixed));
+                let Some(fixed) = fixed else { return fail("fixed data that nobody gave") };
+                Saying::Link(*queue, LinkData { fixed, user: wire::number_of(&link.user) })
             }
+            OutgoingContent::Blob(_) => return fail("a blob that nobody asked for"),
             OutgoingContent::SubscribedService(_)
             | OutgoingContent::ServiceSubscribed(_)
             | OutgoingContent::ServiceEnd(_)
@@ -595,9 +638,17 @@ fn in_order(mut said: Vec<Said>, orders: &BTreeMap<Number, Order>) -> Vec<Said> 
     debug_assert!(said.iter().all(|one| one.answers.is_none_or(|number| orders.contains_key(&number))));
     said.sort_by_key(|one| match one.about {
         Entity::Recipient(_) | Entity::Notifier(_) => (one.about, None),
-        Entity::None | Entity::Sender(_) | Entity::Unknown(_) => (one.about, one.answers),
+        Entity::None | Entity::Sender(_) | Entity::Link(_) | Entity::Unknown(_) => (one.about, one.answers),
     });
     said
+}
+
+/// The fixed data that an order brings.
+fn fixed_in(order: Order) -> u8 {
+    match order {
+        Order::New { link: Some(fixed), .. } | Order::SetLink { fixed, .. } => fixed,
+        _ => 0,
+    }
 }
 
 fn correlation(number: Number) -> CorrelationId {

@@ -8,7 +8,7 @@ use proptest::prelude::TestCaseError;
 use smp_proto::broker::storage::{QueueNumber, Sequence, StorageAction};
 use smp_tests::reference_model::{Acknowledged, Connection, Entity, Number, Order, Said, Saying, Storage};
 
-use super::{Ask, BrokerAndModel, Checked, ensure};
+use super::{Ask, BrokerAndModel, Checked, ensure, wire};
 
 /// What has really become of messages.
 #[derive(Default)]
@@ -80,15 +80,11 @@ impl BrokerAndModel<'_> {
             let (id, version) = (peer.id, peer.version);
             let number = self.next_command;
             let mut ask = Ask { signed: ask.signed.filter(|key| self.keys.usable_at(*key, version)), ..*ask };
-            if let Order::New { mode, .. } = &mut ask.order
-                && version < 9
-            {
-                *mode = None;
-            }
-            if !self.broker.has_room(id) {
+            if !wire::is_known(&mut ask.order, version) || !self.broker.has_room(id) {
                 continue;
             }
             self.next_command += 1;
+            self.name_link(number, &ask);
             self.orders.insert(number, ask.order);
             self.ledger.asked.insert(number, ask);
             self.give(id, number, ask)?;
@@ -117,7 +113,7 @@ impl BrokerAndModel<'_> {
                 (Saying::Subscribed, _, Entity::Recipient(queue)) => {
                     self.ledger.subscribers.insert(queue, connection);
                 }
-                (Saying::Created(_), Order::New { subscribe: true, .. }, _) => {
+                (Saying::Created(..), Order::New { subscribe: true, .. }, _) => {
                     self.ledger.subscribers.insert(number, connection);
                 }
                 _ => {}
@@ -201,7 +197,7 @@ impl BrokerAndModel<'_> {
         for connection in self.connections() {
             self.leave(connection)?;
         }
-        self.connect(14)?;
+        self.connect(18)?;
         let Some(connection) = self.connections().pop() else { return Ok(()) };
         for (recipient, expected) in stored {
             let Some(about @ Entity::Recipient(number)) = self.ids.get(&recipient.into()).copied() else {

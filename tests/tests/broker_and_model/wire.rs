@@ -5,7 +5,8 @@ use smp_proto::keys::{AuthKey, Ed25519Secret, X25519Public, X25519Secret};
 use smp_proto::session::AuthSecret;
 use smp_proto::wire::Identifier;
 use smp_proto::wire::command::{
-    Command, MessageFlags, NewQueue, NotifierKeys, Password, QueueMode, QueueRequest, SubscriptionMode,
+    Command, LinkData, MessageFlags, NewQueue, NotifierKeys, Password, QueueMode, QueueRequest,
+    SubscriptionMode,
 };
 use smp_tests::reference_model::{Acknowledged, Key, Number, Order};
 use smp_tests::sessions::{Certificates, Pair, PairOptions};
@@ -17,7 +18,7 @@ pub const PASSWORD: &[u8] = b"correct";
 pub const RECIPIENT_DH: X25519Public = X25519Public([9; 32]);
 
 /// The versions of the connections.
-pub const VERSIONS: std::ops::RangeInclusive<u16> = 6..=14;
+pub const VERSIONS: std::ops::RangeInclusive<u16> = 6..=18;
 
 /// A session with each version.
 pub struct Sessions(Vec<Pair>);
@@ -87,23 +88,47 @@ pub fn public_of(relay: [u8; 32]) -> [u8; 32] {
     Portable.x25519_public(&X25519Secret::from_bytes(relay)).0
 }
 
-/// A command; `acknowledged` is the id of the message that it acknowledges.
-pub fn command<'a>(
-    order: Order,
-    version: u16,
-    keys: &Keys,
-    acknowledged: Option<[u8; 24]>,
-    body: &'a [u8],
-) -> Command<'a> {
+/// The fixed data of a link.
+pub fn fixed_of(fixed: u8) -> Vec<u8> {
+    vec![fixed; 40]
+}
+
+/// The id of the link that a command names.
+pub fn link_of(number: Number) -> Identifier {
+    let mut id = [b'l'; 24];
+    id[16..].copy_from_slice(&number.to_be_bytes());
+    Identifier::from(id)
+}
+
+/// What a command has beside its order.
+pub struct Parts<'a> {
+    /// The id of the message that it acknowledges.
+    pub acknowledged: Option<[u8; 24]>,
+    /// The sender id that it must choose, if it chooses one.
+    pub sender: Identifier,
+    /// The id of the link that it is to set.
+    pub link: Identifier,
+    /// The fixed data of that link.
+    pub fixed: &'a [u8],
+    /// The body of its message, or the user data of its link.
+    pub body: &'a [u8],
+}
+
+/// A command.
+pub fn command<'a>(order: Order, version: u16, keys: &Keys, parts: Parts<'a>) -> Command<'a> {
+    let Parts { acknowledged, sender, link: link_id, fixed, body } = parts;
+    let data = LinkData { fixed, user: body };
     match order {
-        Order::New { key, mode, subscribe, password } => Command::New(NewQueue {
+        Order::New { key, mode, link, subscribe, password } => Command::New(NewQueue {
             recipient_key: keys.public(key),
             recipient_dh: RECIPIENT_DH,
             password: password.map(|right| Password(if right { PASSWORD } else { b"wrong" })),
             subscription: if subscribe { SubscriptionMode::Subscribe } else { SubscriptionMode::CreateOnly },
             request: mode.filter(|_| version >= 9).map(|mode| match mode {
-                QueueMode::Messaging => QueueRequest::Messaging(None),
-                QueueMode::Contact => QueueRequest::Contact(None),
+                QueueMode::Messaging => QueueRequest::Messaging(link.map(|_| (sender.clone(), data))),
+                QueueMode::Contact => {
+                    QueueRequest::Contact(link.map(|_| (link_id.clone(), sender.clone(), data)))
+                }
             }),
             notifier: None,
         }),
@@ -111,6 +136,10 @@ pub fn command<'a>(
         Order::Secure(key) => Command::SecureByRecipient(keys.public(key)),
         Order::SecureBySender(key) => Command::SecureBySender(keys.public(key)),
         Order::Send { notification } => Command::Send { flags: MessageFlags { notification }, body },
+        Order::SetLink { .. } => Command::SetLink { link: link_id, data },
+        Order::DeleteLink => Command::DeleteLink,
+        Order::SecureByLink(key) => Command::SecureByLink(keys.public(key)),
+        Order::GetLink => Command::GetLink,
         Order::Get => Command::Get,
         Order::Acknowledge(which) => Command::Acknowledge {
             message: match which {
@@ -131,4 +160,19 @@ pub fn command<'a>(
         Order::SubscribeNotifications => Command::SubscribeNotifications,
         Order::Ping => Command::Ping,
     }
+}
+
+/// Whether clients of this version have such a command; what they cannot say with it is left out.
+pub fn is_known(order: &mut Order, version: u16) -> bool {
+    if let Order::New { mode, link, .. } = order {
+        if version < 9 {
+            *mode = None;
+        }
+        if version < 15 || mode.is_none() {
+            *link = None;
+        }
+    }
+    let of_links =
+        matches!(order, Order::SetLink { .. } | Order::DeleteLink | Order::SecureByLink(_) | Order::GetLink);
+    version >= 15 || !of_links
 }
