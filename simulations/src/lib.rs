@@ -3,6 +3,7 @@
 
 pub mod actors;
 pub mod dice;
+pub mod holders;
 pub mod ledger;
 pub mod network;
 pub mod options;

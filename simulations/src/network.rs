@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::BytesMut;
 use sha2::{Digest, Sha256};
 use smp_proto::broker::ConnectionId;
+use smp_proto::broker::storage::Completion;
 use smp_proto::client::{
     Action, Client, ClientCommand, ClientConfig, CommandFailure, CommandId, Event, Reply,
 };
@@ -23,6 +24,7 @@ use smp_proto::storage_model::StorageModel;
 use smp_proto::time::{Duration, Instant, Now, UnixTime};
 use smp_proto::wire::address::ServerAddress;
 
+use crate::holders::{Holder, HolderNumber};
 use crate::world::identity;
 
 /// When simulated time begins, by the wall clock: a day on which the fixtures' certificates are valid.
@@ -57,6 +59,8 @@ struct Relay {
     links: BTreeMap<Link, usize>,
     /// How often it dialled.
     dials: usize,
+    /// What storage has done, and not made durable.
+    unsynced: Vec<Completion>,
 }
 
 struct ClientSide {
@@ -72,8 +76,10 @@ struct ClientSide {
 pub enum Beginner {
     /// A client.
     Client(ClientNumber),
-    /// A relay, as a proxy.
+    /// A relay, as a proxy or as a first-step relay.
     Proxy(RelayNumber),
+    /// A client of a first-step relay.
+    Holder(HolderNumber),
 }
 
 /// One connection, and every block that crossed it.
@@ -94,10 +100,18 @@ pub struct Pipe {
     pub received: Vec<Vec<u8>>,
 }
 
+impl Pipe {
+    /// Takes a block of whoever began it.
+    pub(crate) fn take_from_beginner(&mut self, block: BytesMut) {
+        self.to_relay.push_back(block);
+    }
+}
+
 /// Relays, clients and connections. See the module's documentation.
 pub struct Network {
     relays: Vec<Relay>,
     clients: Vec<ClientSide>,
+    pub(crate) holders: Vec<Holder>,
     /// All connections that ever were.
     pub pipes: Vec<Pipe>,
     now: Now,
@@ -121,6 +135,7 @@ impl Network {
         Self {
             relays: Vec::new(),
             clients: Vec::new(),
+            holders: Vec::new(),
             pipes: Vec::new(),
             now: Now { instant: Instant::from_micros(1_000_000), wall: UnixTime(EPOCH) },
             entropy: SeededEntropy::new(seed),
@@ -139,7 +154,8 @@ impl Network {
         let mut address: ServerAddress = "smp://AAAA@192.0.2.1".parse().expect("an address");
         address.fingerprint = fingerprint;
         address.port = (7000 + self.relays.len()).to_string();
-        let server = Server::new(config.clone(), &mut self.entropy);
+        let mut server = Server::new(config.clone(), &mut self.entropy);
+        server.begin(self.now, &mut self.entropy).expect("nothing is stored");
         self.relays.push(Relay {
             server,
             config,
@@ -149,6 +165,7 @@ impl Network {
             accepted: BTreeMap::new(),
             links: BTreeMap::new(),
             dials: 0,
+            unsynced: Vec::new(),
         });
         self.relays.len() - 1
     }
@@ -238,6 +255,13 @@ impl Network {
         for stored in place.storage.queues() {
             place.server.restore(stored).expect("what the relay has stored");
         }
+        for prefix in Server::record_prefixes() {
+            for (key, value) in place.storage.records(prefix) {
+                place.server.restore_record(key, value).expect("what the relay has stored");
+            }
+        }
+        place.server.begin(self.now, &mut self.entropy).expect("what the relay has stored");
+        place.unsynced.clear();
         place.accepted.clear();
         place.links.clear();
         self.run();
@@ -302,6 +326,7 @@ impl Network {
                 side.client.handle_timeout(self.now, &mut self.entropy);
             }
         }
+        self.holders_try_again();
         self.run();
     }
 
@@ -321,20 +346,35 @@ impl Network {
         panic!("time does not pass: something is due for ever");
     }
 
+    /// Lets so many turns pass, whatever is still under way then.
+    pub fn run_turns(&mut self, turns: usize) {
+        for _ in 0..turns {
+            self.turn();
+        }
+    }
+
+    /// Everybody does what there is to do, and one block is delivered on each connection.
+    fn turn(&mut self) -> bool {
+        let mut busy = false;
+        for relay in 0..self.relays.len() {
+            busy |= self.run_relay(relay);
+        }
+        for client in 0..self.clients.len() {
+            busy |= self.run_client(client);
+        }
+        for holder in 0..self.holders.len() {
+            busy |= self.run_holder(holder);
+        }
+        for pipe in 0..self.pipes.len() {
+            busy |= self.deliver(pipe);
+        }
+        busy
+    }
+
     /// Delivers everything that is under way, and whatever comes of it.
     pub fn run(&mut self) {
         for _ in 0..1_000_000 {
-            let mut busy = false;
-            for relay in 0..self.relays.len() {
-                busy |= self.run_relay(relay);
-            }
-            for client in 0..self.clients.len() {
-                busy |= self.run_client(client);
-            }
-            for pipe in 0..self.pipes.len() {
-                busy |= self.deliver(pipe);
-            }
-            if !busy {
+            if !self.turn() {
                 for relay in &self.relays {
                     relay.server.check().unwrap_or_else(|defect| panic!("{defect}"));
                     self.digest.update(relay.server.digest());
@@ -357,10 +397,18 @@ impl Network {
     fn run_relay(&mut self, number: RelayNumber) -> bool {
         let mut busy = false;
         let relay = &mut self.relays[number];
+        // What was written in the turn before becomes durable in this one: a crash in between loses it.
+        let unsynced = std::mem::take(&mut relay.unsynced);
+        if !unsynced.is_empty() {
+            relay.storage.sync();
+            busy = true;
+        }
+        for completion in unsynced {
+            relay.server.complete(completion, self.now, &mut self.entropy);
+        }
         while let Some((id, action)) = relay.server.poll_storage() {
             let completion = relay.storage.apply(id, action);
-            relay.storage.sync();
-            relay.server.complete(completion, self.now);
+            relay.unsynced.push(completion);
             busy = true;
         }
         while let Some(event) = self.relays[number].server.poll_event() {
@@ -408,8 +456,15 @@ impl Network {
         let found = self.relays.iter().position(|relay| relay.address.port == address.port);
         match found.map(|to| (to, self.relays[to].reach)) {
             Some((to, Reach::Up | Reach::Frozen)) => {
-                let pipe = self.connect(Beginner::Proxy(number), Some(link), to);
-                let facts = self.facts(pipe, true);
+                let facts = |with_chain: bool| TransportFacts {
+                    protocol: link.protocol(),
+                    ..facts(
+                        self.sessions + 1,
+                        if with_chain { identity().chain().to_vec() } else { Vec::new() },
+                    )
+                };
+                let (there, facts) = (facts(false), facts(true));
+                let pipe = self.connect_with(Beginner::Proxy(number), Some(link), to, there);
                 let relay = &mut self.relays[number];
                 relay.links.insert(link, pipe);
                 relay.server.dialled(link, facts, self.now, &mut self.entropy);
@@ -426,10 +481,37 @@ impl Network {
         }
     }
 
+    /// Whether connections to a relay can be made.
+    pub(crate) fn accepts(&self, relay: RelayNumber) -> bool {
+        matches!(self.relays[relay].reach, Reach::Up | Reach::Frozen)
+    }
+
+    /// A connection of `smp-proxy/1`, and its facts for whoever begins it.
+    pub(crate) fn connect_to_first_step(
+        &mut self,
+        from: Beginner,
+        to: RelayNumber,
+    ) -> (usize, TransportFacts) {
+        let first_step =
+            |chain| TransportFacts { protocol: Protocol::FirstStep, ..facts(self.sessions + 1, chain) };
+        let (there, here) = (first_step(Vec::new()), first_step(identity().chain().to_vec()));
+        (self.connect_with(from, None, to, there), here)
+    }
+
     fn connect(&mut self, from: Beginner, link: Option<Link>, to: RelayNumber) -> usize {
+        let facts = facts(self.sessions + 1, Vec::new());
+        self.connect_with(from, link, to, facts)
+    }
+
+    fn connect_with(
+        &mut self,
+        from: Beginner,
+        link: Option<Link>,
+        to: RelayNumber,
+        facts: TransportFacts,
+    ) -> usize {
         self.sessions += 1;
         let pipe = self.pipes.len();
-        let facts = facts(self.sessions, Vec::new());
         let connection = self.relays[to]
             .server
             .connect(facts, self.now, &mut self.entropy)
@@ -533,6 +615,7 @@ impl Network {
                     self.relays[proxy].server.handle_link_block(link, block, self.now, &mut self.entropy);
                 }
                 (Beginner::Proxy(_), None) => {}
+                (Beginner::Holder(holder), _) => self.holder_receives(holder, block),
             }
             busy = true;
         }
@@ -556,6 +639,9 @@ impl Network {
                     side.pipe = None;
                     side.client.disconnected(self.now, &mut self.entropy);
                 }
+            }
+            (Beginner::Holder(holder), _) if self.holders[holder].pipe == Some(number) => {
+                self.holder_lost(holder);
             }
             (Beginner::Proxy(proxy), Some(link)) if tell_beginner => {
                 let relay = &mut self.relays[proxy];

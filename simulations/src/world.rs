@@ -355,7 +355,7 @@ impl World {
             Happening::Committed { life } if life == self.life => self.committed(),
             Happening::Read { life, completion } if life == self.life => {
                 if let Some(server) = &mut self.server {
-                    server.complete(completion, time);
+                    server.complete(completion, time, &mut self.relay_entropy);
                 }
             }
             Happening::Committed { .. } | Happening::Read { .. } => {}
@@ -594,7 +594,7 @@ impl World {
         let Some(server) = &mut self.server else { return };
         for (id, action) in self.committing.drain(..) {
             let completion = if fails { Completion::Failed(id) } else { self.storage.apply(id, action) };
-            server.complete(completion, time);
+            server.complete(completion, time, &mut self.relay_entropy);
         }
         self.storage.sync();
     }

@@ -92,7 +92,7 @@
 //!                 server.handle_block(id, block, now, entropy).expect("the world cuts blocks of 16,384 bytes");
 //!             }
 //!             Input::Gone(id) => server.disconnect(id),
-//!             Input::Stored(completion) => server.complete(completion, now),
+//!             Input::Stored(completion) => server.complete(completion, now, entropy),
 //!             Input::Time => server.handle_timeout(now, entropy),
 //!             Input::Stop => return,
 //!         }

@@ -77,7 +77,7 @@ impl Relay {
             while let Some((id, action)) = self.server.poll_storage() {
                 let completion = self.storage.apply(id, action);
                 self.storage.sync();
-                self.server.complete(completion, NOW);
+                self.server.complete(completion, NOW, &mut self.entropy);
             }
             while let Some(block) = self.server.poll_block(peer.connection, NOW) {
                 peer.received.push(plain_content(&block).expect("not encrypted").to_vec());

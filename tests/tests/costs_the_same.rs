@@ -166,7 +166,7 @@ impl Relay {
                     questions += 1;
                     let completion = self.storage.apply(id, action);
                     self.storage.sync();
-                    self.server.complete(completion, NOW);
+                    self.server.complete(completion, NOW, &mut self.entropy);
                 }
                 while let Some(block) = self.server.poll_block(peer.connection, NOW) {
                     received.push(block);

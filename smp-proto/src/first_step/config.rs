@@ -24,6 +24,8 @@ pub struct FirstStepConfig {
     pub connect_timeout: Duration,
     /// The wait before a destination that does not speak `smp-proxy/1` is dialled again.
     pub unspoken_delay: Duration,
+    /// How long anything is held at most, whatever the client wants, after the time that it is scheduled for.
+    pub longest_hold: Duration,
     /// How long a destination may take for an answer.
     pub answer_timeout: Duration,
     /// After how long without work the connection to a destination is closed.
@@ -73,23 +75,30 @@ impl Default for FirstStepConfig {
             longest_delay: Duration::from_secs(600),
             connect_timeout: Duration::from_secs(30),
             unspoken_delay: Duration::from_secs(3600),
+            longest_hold: Duration::from_secs(21 * 86_400),
             answer_timeout: Duration::from_secs(30),
             idle: Duration::from_secs(300),
             keep_answers: Duration::from_secs(21 * 86_400),
-            limits: FirstStepLimits {
-                clients: 100_000,
-                destinations: 10_000,
-                dials: 256,
-                dials_per_client: 4,
-                registrations: 64,
-                held_by_client: 256,
-                held_for_destination: 100_000,
-                held: 1_000_000,
-                immediate: 32,
-                immediate_in_all: 16_384,
-                unanswered: 32,
-                outstanding: 32,
-            },
+            limits: FirstStepLimits::default(),
+        }
+    }
+}
+
+impl Default for FirstStepLimits {
+    fn default() -> Self {
+        Self {
+            clients: 100_000,
+            destinations: 10_000,
+            dials: 256,
+            dials_per_client: 4,
+            registrations: 64,
+            held_by_client: 256,
+            held_for_destination: 100_000,
+            held: 1_000_000,
+            immediate: 32,
+            immediate_in_all: 16_384,
+            unanswered: 32,
+            outstanding: 32,
         }
     }
 }

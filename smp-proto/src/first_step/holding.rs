@@ -43,7 +43,7 @@ impl FirstStep {
         content: &Bytes,
         now: Now,
     ) -> Result<(), FirstStepError> {
-        let limits = self.config.limits;
+        let (limits, longest) = (self.config.limits, self.config.longest_hold.as_secs());
         let (user, number, key_number) = from;
         let client = self.clients.get_mut(&number).ok_or(FirstStepError::NoRelay)?;
         if correlation <= client.newest {
@@ -54,7 +54,8 @@ impl FirstStep {
         let destination = client.destination;
         let hold = forward.options.hold;
         let not_before = now.wall.0.saturating_add(i64::from(forward.delay) * 60);
-        let until = not_before.saturating_add(i64::try_from(hold.seconds()).unwrap_or(i64::MAX));
+        let seconds = hold.seconds().min(longest);
+        let until = not_before.saturating_add(i64::try_from(seconds).unwrap_or(i64::MAX));
         let body = content.slice_ref(forward.sealed);
         let mut item = Item {
             state: ItemState::Waiting,

@@ -30,6 +30,20 @@ use crate::wire::first_step::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FirstStepId(pub u64);
 
+impl From<ConnectionId> for FirstStepId {
+    fn from(connection: ConnectionId) -> Self {
+        Self(connection.to_number())
+    }
+}
+
+impl FirstStepId {
+    /// The connection, when it is one of the broker's.
+    #[must_use]
+    pub const fn connection(self) -> ConnectionId {
+        ConnectionId::from_number(self.0)
+    }
+}
+
 /// What a storage action is for.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Purpose {
@@ -147,7 +161,25 @@ impl Forwarding {
         now: Now,
         entropy: &mut (impl Entropy + ?Sized),
     ) -> Result<Self, RecordError> {
-        let mut room = Self {
+        let mut room = Self::new(config, provider, identity, broker, entropy);
+        for (key, value) in records {
+            room.take_over(&key, &value, now)?;
+        }
+        room.begin(now, entropy);
+        Ok(room)
+    }
+
+    /// A destination without records yet: they are [taken over](Self::take_over) one after the other, and then it
+    /// [begins](Self::begin).
+    #[must_use]
+    pub fn new(
+        config: ForwardingConfig,
+        provider: &'static dyn Provider,
+        identity: ServerIdentity,
+        broker: ConnectionId,
+        entropy: &mut (impl Entropy + ?Sized),
+    ) -> Self {
+        Self {
             config,
             provider,
             identity,
@@ -166,26 +198,41 @@ impl Forwarding {
             emitted: VecDeque::new(),
             answers: VecDeque::new(),
             counts: ForwardingStatistics::default(),
-        };
-        for (key, value) in records {
-            match RecordKey::from_bytes(&key).ok_or(RecordError::Kind)? {
-                RecordKey::Key(number) => match KeyRecord::decode(&value).ok_or(RecordError::Key(number))? {
-                    KeyRecord::Live { made, until, secret } => {
-                        room.restore_key(number, made, until, &secret, now);
-                    }
-                    KeyRecord::Retired => room.delete_receipts(number),
-                },
-                RecordKey::Receipt(name) => match room.keys.get_mut(&name.key) {
-                    Some(key) => {
-                        key.seen.insert(&room.names, &name.name);
-                        key.receipts += 1;
-                    }
-                    None => room.delete_receipts(name.key),
-                },
-            }
         }
-        room.tend(now, entropy);
-        Ok(room)
+    }
+
+    /// Takes over a record, in the order of their keys.
+    ///
+    /// # Errors
+    /// [`RecordError`] when it cannot be used.
+    pub fn take_over(&mut self, key: &[u8], value: &[u8], now: Now) -> Result<(), RecordError> {
+        match RecordKey::from_bytes(key).ok_or(RecordError::Kind)? {
+            RecordKey::Key(number) => match KeyRecord::decode(value).ok_or(RecordError::Key(number))? {
+                KeyRecord::Live { made, until, secret } => {
+                    self.restore_key(number, made, until, &secret, now);
+                }
+                KeyRecord::Retired => self.delete_receipts(number),
+            },
+            RecordKey::Receipt(name) => match self.keys.get_mut(&name.key) {
+                Some(key) => {
+                    key.seen.insert(&self.names, &name.name);
+                    key.receipts += 1;
+                }
+                None => self.delete_receipts(name.key),
+            },
+        }
+        Ok(())
+    }
+
+    /// All records are taken over: makes a key, if there is none.
+    pub fn begin(&mut self, now: Now, entropy: &mut (impl Entropy + ?Sized)) {
+        self.tend(now, entropy);
+    }
+
+    /// How many actions storage has not completed.
+    #[must_use]
+    pub fn actions_under_way(&self) -> usize {
+        self.actions.len()
     }
 
     /// The broker's connection for commands that were forwarded.

@@ -22,6 +22,9 @@ impl Server {
             digest.update(link.digest());
         }
         digest.update(self.first_step.digest());
+        if let Some(destination) = &self.forwarding {
+            digest.update(destination.room.digest());
+        }
         for session in self.destinations.values() {
             if let DestinationSession::Open(session) = session {
                 digest.update(session.digest());
@@ -57,6 +60,9 @@ impl Server {
         ensure(deadlines == self.deadlines.len(), "a deadline of nobody")?;
         self.proxy.check()?;
         self.first_step.check()?;
+        if let Some(destination) = &self.forwarding {
+            destination.room.check()?;
+        }
         self.broker.check()
     }
 }

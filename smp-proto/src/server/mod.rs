@@ -34,7 +34,7 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use crate::broker::record::{BlobRecord, ServiceNumber, ServiceRecord};
 use crate::broker::storage::{ActionId, BlobId, Completion, Room, StorageAction, StoredQueue};
@@ -42,12 +42,13 @@ use crate::broker::{
     BlockError, Broker, BrokerConfig, ConnectionId, RestoreError, Statistics, TooManyConnections,
 };
 use crate::entropy::Entropy;
-use crate::first_step::{DestinationLink, FirstStep, FirstStepConfig, RecordError, UserId};
+use crate::first_step::{DestinationLink, FirstStep, FirstStepConfig, UserId};
+use crate::forwarding::{self, FirstStepId, Forwarding, ForwardingConfig, ForwardingStatistics};
 use crate::proxy::{LinkId, Proxy, ProxyConfig, ProxyLink};
 use crate::session::identity::SigningFailed;
 use crate::session::server::{Received, RequestChunk, ServerSessionConfig};
 use crate::session::{
-    CloseReason, Misuse, OpenedBlock, Protocol, SessionError, TransportFacts, VerifiedChunk,
+    CloseReason, CommandVerifier, Misuse, OpenedBlock, Protocol, SessionError, TransportFacts, VerifiedChunk,
 };
 use crate::time::{Duration, Instant, Now};
 use crate::wire::error::Blocked;
@@ -75,6 +76,8 @@ pub struct ServerConfig {
     pub proxy: ProxyConfig,
     /// The rules of the relay as a first-step relay.
     pub first_step: FirstStepConfig,
+    /// The rules of the relay as a destination of first-step relays.
+    pub forwarding: ForwardingConfig,
     /// Which roles of `smp-proxy/1` the relay takes on.
     pub roles: Roles,
 }
@@ -90,7 +93,8 @@ impl ServerConfig {
             inactive_after: Some(Duration::from_secs(21_600)),
             write_time_limit: Duration::from_secs(60),
             first_step: FirstStepConfig::default(),
-            roles: Roles { first_step: true, destination: false },
+            forwarding: ForwardingConfig::default(),
+            roles: Roles { first_step: true, destination: true },
         }
     }
 }
@@ -148,6 +152,26 @@ impl core::fmt::Display for ServerCloseReason {
     }
 }
 
+/// A record beside the broker's cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordError {
+    /// Of what is held for other relays.
+    FirstStep(crate::first_step::RecordError),
+    /// Of what was forwarded to this relay.
+    Forwarding(forwarding::RecordError),
+}
+
+impl core::fmt::Display for RecordError {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::FirstStep(error) => error.fmt(formatter),
+            Self::Forwarding(error) => error.fmt(formatter),
+        }
+    }
+}
+
+impl core::error::Error for RecordError {}
+
 /// What a driver is told.
 #[derive(Debug)]
 pub enum ServerEvent {
@@ -175,13 +199,28 @@ pub struct Server {
     /// Connections to destinations of the first-step relay.
     destinations: BTreeMap<DestinationLink, DestinationSession>,
     link_actions: VecDeque<LinkAction>,
+    /// What takes commands from first-step relays, from [`Server::begin`] on.
+    forwarding: Option<Destination>,
+    /// What storage has handed over for it.
+    records: Vec<(Bytes, Bytes)>,
+}
+
+/// The relay as a destination of first-step relays.
+struct Destination {
+    room: Forwarding,
+    verifier: CommandVerifier,
 }
 
 impl Server {
     /// A relay without queues.
     #[must_use]
     pub fn new(config: ServerConfig, entropy: &mut (impl Entropy + ?Sized)) -> Self {
-        let broker = Broker::new(config.broker.clone(), entropy);
+        let mut rules = config.broker.clone();
+        if config.roles.destination {
+            // Commands that were forwarded have a connection of their own.
+            rules.limits.connections = rules.limits.connections.saturating_add(1);
+        }
+        let broker = Broker::new(rules, entropy);
         let proxy = Proxy::new(config.proxy.clone());
         let first_step = FirstStep::new(config.first_step.clone());
         Self {
@@ -196,6 +235,8 @@ impl Server {
             first_step,
             destinations: BTreeMap::new(),
             link_actions: VecDeque::new(),
+            forwarding: None,
+            records: Vec::new(),
         }
     }
 
@@ -229,7 +270,7 @@ impl Server {
 
     /// The prefixes of the records that are handed over at start ([`Self::restore_record`]), in this order.
     pub fn record_prefixes() -> impl Iterator<Item = &'static [u8]> {
-        FirstStep::LOADED.iter().map(<[u8; 2]>::as_slice)
+        FirstStep::LOADED.iter().map(<[u8; 2]>::as_slice).chain([forwarding::PREFIX.as_slice()])
     }
 
     /// Takes over a record of a room beside the broker, at start: all those with a prefix of [`Self::record_prefixes`], in the order of
@@ -237,14 +278,41 @@ impl Server {
     ///
     /// # Errors
     /// When storage holds what no relay has written.
-    pub fn restore_record(&mut self, key: &[u8], value: &[u8]) -> Result<(), RecordError> {
-        self.first_step.restore(key, value)
+    pub fn restore_record(&mut self, key: &Bytes, value: &Bytes) -> Result<(), RecordError> {
+        if key.starts_with(&forwarding::PREFIX) {
+            self.records.push((key.clone(), value.clone()));
+            return Ok(());
+        }
+        self.first_step.restore(key, value).map_err(RecordError::FirstStep)
     }
 
-    /// Everything that was stored is handed over: what is held for other relays is sent, when it is time.
-    pub fn begin(&mut self, now: Now) {
+    /// Everything that was stored is handed over: what is held for other relays is sent, when it is time, and what other relays
+    /// held is taken from now on. Not needed for a relay that does neither.
+    ///
+    /// # Errors
+    /// When storage holds what no relay has written.
+    pub fn begin(&mut self, now: Now, entropy: &mut (impl Entropy + ?Sized)) -> Result<(), RecordError> {
         self.first_step.begin(now);
         self.work_on_first_step();
+        let records = core::mem::take(&mut self.records);
+        if !self.config.roles.destination || self.forwarding.is_some() {
+            return Ok(());
+        }
+        let Ok(connection) = self.broker.connect(now) else { return Ok(()) };
+        let session = &self.config.session;
+        let room = Forwarding::restore(
+            self.config.forwarding,
+            session.provider,
+            session.identity.clone(),
+            connection,
+            records,
+            now,
+            entropy,
+        );
+        let room = room.map_err(RecordError::Forwarding)?;
+        let verifier = CommandVerifier::new(session.provider, session.remembered_authenticators);
+        self.forwarding = Some(Destination { room, verifier });
+        Ok(())
     }
 
     /// Accepts a connection whose transport is established. The server hello is its first block.
@@ -260,7 +328,10 @@ impl Server {
         let id = self.broker.connect(now)?;
         let speaks = match facts.protocol {
             Protocol::OldSmp | Protocol::Smp => Smp::accept(&self.config, facts, now, entropy),
-            Protocol::FirstStep => ToFirstStep::accept(&self.config, facts, now, entropy),
+            Protocol::FirstStep => {
+                let roles = Roles { destination: self.forwarding.is_some(), ..self.config.roles };
+                ToFirstStep::accept(&self.config.session, roles, facts, now, entropy)
+            }
         };
         let speaks = match speaks {
             Ok(speaks) => speaks,
@@ -293,11 +364,18 @@ impl Server {
     fn take_peer(&mut self, id: ConnectionId) -> Option<Peer> {
         self.broker.disconnect(id);
         let peer = self.peers.get_mut(id.slot())?.take_if(|peer| peer.id == id)?;
-        if let Speaks::FirstStep(there) = &peer.speaks
-            && there.reception.role() == Some(Role::Client)
-        {
-            self.first_step.detach(UserId::from(id));
-            self.work_on_first_step();
+        if let Speaks::FirstStep(there) = &peer.speaks {
+            match (there.reception.role(), &mut self.forwarding) {
+                (Some(Role::Client), _) => {
+                    self.first_step.detach(UserId::from(id));
+                    self.work_on_first_step();
+                }
+                (Some(Role::Relay), Some(destination)) => {
+                    destination.room.detach(FirstStepId::from(id));
+                    self.announce_forwarded();
+                }
+                _ => {}
+            }
         }
         Some(peer)
     }
@@ -314,8 +392,14 @@ impl Server {
             None => false,
             Some(Speaks::Smp(smp)) => smp.outgoing.is_empty() && self.broker.has_room(id),
             Some(Speaks::FirstStep(there)) => {
-                let is_user = there.reception.role() == Some(Role::Client);
-                there.reception.has_room() && (!is_user || self.first_step.has_room(UserId::from(id)))
+                let room_has_room = match (there.reception.role(), &self.forwarding) {
+                    (Some(Role::Client), _) => self.first_step.has_room(UserId::from(id)),
+                    (Some(Role::Relay), Some(destination)) => {
+                        destination.room.has_room(FirstStepId::from(id))
+                    }
+                    _ => true,
+                };
+                there.reception.has_room() && room_has_room
             }
         }
     }
@@ -392,7 +476,9 @@ impl Server {
     pub fn poll_block(&mut self, id: ConnectionId, now: Now) -> Option<BytesMut> {
         let peer = self.peers.get_mut(id.slot())?.as_mut().filter(|peer| peer.id == id)?;
         let block = match &mut peer.speaks {
-            Speaks::FirstStep(there) => there.poll_block(&mut self.first_step, UserId::from(id), now),
+            Speaks::FirstStep(there) => {
+                there.poll_block(id, &mut self.first_step, self.forwarding.as_mut(), now)
+            }
             Speaks::Smp(smp) => {
                 if smp.outgoing.is_empty() {
                     // An idle connection keeps no memory for what it once had to say.
@@ -429,23 +515,42 @@ impl Server {
 
     /// The next event.
     pub fn poll_event(&mut self) -> Option<ServerEvent> {
-        self.events.pop_front().or_else(|| self.broker.poll_ready().map(ServerEvent::MaySend))
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Some(event);
+            }
+            let ready = self.broker.poll_ready()?;
+            match &mut self.forwarding {
+                Some(destination) if destination.room.broker_connection() == ready => {
+                    destination.room.collect(&mut self.broker);
+                    self.announce_forwarded();
+                }
+                _ => return Some(ServerEvent::MaySend(ready)),
+            }
+        }
     }
 
     /// The next action for storage.
     pub fn poll_storage(&mut self) -> Option<(ActionId, StorageAction)> {
-        self.broker.poll_storage().or_else(|| self.first_step.poll_storage())
+        let action = self.broker.poll_storage().or_else(|| self.first_step.poll_storage());
+        action.or_else(|| self.forwarding.as_mut()?.room.poll_storage())
     }
 
     /// Takes storage's answer to an action.
-    pub fn complete(&mut self, completion: Completion, now: Now) {
+    pub fn complete(&mut self, completion: Completion, now: Now, entropy: &mut (impl Entropy + ?Sized)) {
         match completion.action().room() {
             Some(Room::Broker) => self.broker.complete(completion, now),
             Some(Room::FirstStep) => {
                 self.first_step.complete(completion, now);
                 self.work_on_first_step();
             }
-            Some(Room::Forwarding) | None => {}
+            Some(Room::Forwarding) => {
+                if let Some(destination) = &mut self.forwarding {
+                    destination.room.complete(completion, now);
+                }
+                self.work_on_forwarded(now, entropy);
+            }
+            None => {}
         }
     }
 
@@ -457,6 +562,7 @@ impl Server {
             self.broker.next_deadline(),
             self.proxy.next_deadline(),
             self.first_step.next_deadline(),
+            self.forwarding.as_ref().and_then(|destination| destination.room.next_deadline()),
             connections,
         ]
         .into_iter()
@@ -471,6 +577,10 @@ impl Server {
         self.work_on_proxy(now);
         self.first_step.handle_timeout(now, entropy);
         self.work_on_first_step();
+        if let Some(destination) = &mut self.forwarding {
+            destination.room.handle_timeout(now, entropy);
+        }
+        self.work_on_forwarded(now, entropy);
         while let Some((due, id)) = self.deadlines.first().copied()
             && due <= now.instant
         {
@@ -561,7 +671,18 @@ impl Server {
     /// Figures for operators.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
-        self.broker.statistics()
+        let mut statistics = self.broker.statistics();
+        if self.forwarding.is_some() {
+            // One is that of commands that were forwarded.
+            statistics.connections = statistics.connections.saturating_sub(1);
+        }
+        statistics
+    }
+
+    /// Figures of what first-step relays forward to this relay.
+    #[must_use]
+    pub fn forwarding_statistics(&self) -> ForwardingStatistics {
+        self.forwarding.as_ref().map(|destination| destination.room.statistics()).unwrap_or_default()
     }
 }
 

@@ -2,19 +2,21 @@
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 
 use bytes::BytesMut;
 use sha2::{Digest, Sha256};
 
-use super::reception::{Reception, Role};
-use super::{Server, ServerCloseReason, ServerConfig, ServerEvent};
+use super::reception::{Reception, Role, Roles};
+use super::{Destination, Server, ServerCloseReason, ServerConfig, ServerEvent};
 use crate::broker::ConnectionId;
 use crate::entropy::Entropy;
 use crate::first_step::{FirstStep, UserId};
+use crate::forwarding::FirstStepId;
 use crate::session::first_step::{FirstStepSession, Received};
 use crate::session::identity::SigningFailed;
 use crate::session::outgoing::Outgoing;
-use crate::session::server::ServerSession;
+use crate::session::server::{ServerSession, ServerSessionConfig};
 use crate::session::{CloseReason, Misuse, SessionError, TransportFacts};
 use crate::time::{Instant, Now};
 use crate::wire::block::BLOCK_LENGTH;
@@ -62,19 +64,21 @@ impl Smp {
 
 impl ToFirstStep {
     pub(super) fn accept(
-        config: &ServerConfig,
+        config: &Arc<ServerSessionConfig>,
+        roles: Roles,
         facts: TransportFacts,
         now: Now,
         entropy: &mut (impl Entropy + ?Sized),
     ) -> Result<Speaks, SigningFailed> {
-        let session = FirstStepSession::accept(&config.session, facts, now, entropy)?;
-        Ok(Speaks::FirstStep(Box::new(Self { session, reception: Reception::new(config.roles) })))
+        let session = FirstStepSession::accept(config, facts, now, entropy)?;
+        Ok(Speaks::FirstStep(Box::new(Self { session, reception: Reception::new(roles) })))
     }
 
     pub(super) fn poll_block(
         &mut self,
+        id: ConnectionId,
         first_step: &mut FirstStep,
-        user: UserId,
+        destination: Option<&mut Destination>,
         now: Now,
     ) -> Option<BytesMut> {
         if let Some(hello) = self.session.take_handshake_block() {
@@ -82,10 +86,19 @@ impl ToFirstStep {
         }
         let mut block = BytesMut::zeroed(BLOCK_LENGTH);
         let bytes = block.as_mut().try_into().ok()?;
-        let reception = &mut self.reception;
+        let (reception, provider) = (&mut self.reception, self.session.provider());
         let sealed = self.session.seal(bytes, now, |out| {
-            reception.poll(out)
-                || reception.role() == Some(Role::Client) && first_step.poll_to_client(user, out)
+            if reception.poll(out) {
+                return true;
+            }
+            match (reception.role(), destination) {
+                (Some(Role::Client), _) => first_step.poll_to_client(UserId::from(id), out),
+                (Some(Role::Relay), Some(destination)) => destination
+                    .room
+                    .poll_to_relay(FirstStepId::from(id))
+                    .is_some_and(|said| said.write(provider, out).is_ok()),
+                _ => false,
+            }
         });
         matches!(sealed, Ok(true)).then_some(block)
     }
@@ -162,9 +175,45 @@ impl Server {
                 self.first_step.receive(user, &content, now, entropy);
                 self.work_on_first_step();
             }
-            Some(Role::Relay) => {}
+            Some(Role::Relay) => {
+                if let Some(destination) = &mut self.forwarding {
+                    destination.room.attach(FirstStepId::from(id));
+                    destination.room.receive(FirstStepId::from(id), content, now, entropy);
+                }
+                self.work_on_forwarded(now, entropy);
+            }
             None => self.events.push_back(ServerEvent::MaySend(id)),
         }
         Ok(())
+    }
+
+    /// Opens, verifies and executes what first-step relays have brought, and says who is to be answered.
+    pub(super) fn work_on_forwarded(&mut self, now: Now, entropy: &mut (impl Entropy + ?Sized)) {
+        let Some(Destination { room, verifier }) = &mut self.forwarding else { return };
+        let provider = self.config.session.provider;
+        while let Some(id) = room.poll_ready() {
+            while let Some(command) = room.poll_command(id) {
+                let opened = match command.open(provider) {
+                    Ok(opened) => opened,
+                    Err(unopened) => {
+                        room.unopened(unopened);
+                        continue;
+                    }
+                };
+                let mut request = opened.request();
+                self.broker.look_up(&mut request);
+                let verified = verifier.verify(&opened, request, entropy);
+                room.execute(&mut self.broker, &opened, verified, now, entropy);
+            }
+            self.events.push_back(ServerEvent::MaySend(id.connection()));
+        }
+    }
+
+    /// Says who is to be answered: nothing has to be opened.
+    pub(super) fn announce_forwarded(&mut self) {
+        let Some(Destination { room, .. }) = &mut self.forwarding else { return };
+        while let Some(id) = room.poll_ready() {
+            self.events.push_back(ServerEvent::MaySend(id.connection()));
+        }
     }
 }

@@ -292,6 +292,12 @@ impl FirstStepSession {
         matches!(self.state, State::Established(_)) && self.handshake_output.is_none()
     }
 
+    /// The primitives.
+    #[must_use]
+    pub const fn provider(&self) -> &'static dyn Provider {
+        self.provider
+    }
+
     /// Why the session ended, if it has.
     #[must_use]
     pub const fn close_reason(&self) -> Option<CloseReason> {

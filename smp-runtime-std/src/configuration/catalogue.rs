@@ -26,6 +26,10 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("AUTH", "Who may create queues."),
     ("TRANSPORT", "Where the relay listens, and under which names clients know it."),
     ("PROXY", "Forwarding for clients that do not want other relays to see their addresses."),
+    (
+        "FIRST_STEP",
+        "Holding messages for relays that cannot be reached, and taking those that other relays held (smp-proxy/1).",
+    ),
     ("INACTIVE_CLIENTS", "Clients that are connected and do nothing."),
     ("LIMITS", "How much the relay gives, in total and to one client."),
     ("THREADS", "How much of the machine the relay uses."),
@@ -194,6 +198,52 @@ pub(super) const KEYS: &[Key] = &[
         "idle_seconds",
         "1800",
         "After how many seconds without commands a connection to a relay is closed: 10 to 31536000.",
+    ),
+    key(
+        "FIRST_STEP",
+        "hold",
+        "on",
+        "Hold messages for clients until their relays take them: `on` or `off`. Where a password is needed to create queues, it\n\
+         is needed for this, too. How other relays are reached is set in [PROXY].",
+    ),
+    key(
+        "FIRST_STEP",
+        "accept",
+        "on",
+        "Take messages that other relays held: `on` or `off`. They see neither the queues nor the messages.",
+    ),
+    key(
+        "FIRST_STEP",
+        "held_per_client",
+        "256",
+        "Messages and answers of 16 KB that are held for one client: 1 to 100000.",
+    ),
+    key(
+        "FIRST_STEP",
+        "held_per_destination",
+        "100000",
+        "Messages that are held for one relay: 1 to 100000000.",
+    ),
+    key("FIRST_STEP", "held", "1000000", "Messages and answers that are held in all: 1 to 100000000."),
+    key(
+        "FIRST_STEP",
+        "longest_hold_hours",
+        "504",
+        "After how many hours a message is given up, whatever its client wants: 1 to 2160.",
+    ),
+    key(
+        "FIRST_STEP",
+        "longest_delay_seconds",
+        "600",
+        "The longest wait before a relay that cannot be reached is tried again: 1 to 86400. The first is two seconds, and\n\
+         each is twice the one before.",
+    ),
+    key(
+        "FIRST_STEP",
+        "key_rotation_hours",
+        "24",
+        "After how many hours another key is made for messages that other relays hold: 1 to 720. Messages under a key are\n\
+         taken for twice as long; then what they were encrypted with is destroyed.",
     ),
     key(
         "INACTIVE_CLIENTS",

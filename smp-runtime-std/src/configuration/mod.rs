@@ -57,6 +57,8 @@ pub struct Configuration {
     pub limits: ServiceLimits,
     /// Forwarding to other relays.
     pub proxy: ProxySettings,
+    /// Holding commands for other relays, and taking what was held.
+    pub first_step: FirstStepSettings,
     /// How many threads serve connections; `None`: one for each core.
     pub threads: Option<usize>,
 }
@@ -99,6 +101,42 @@ impl Default for ProxySettings {
             connect_time_limit: Duration::from_secs(30),
             command_time_limit: Duration::from_secs(30),
             idle_after: Duration::from_secs(1800),
+        }
+    }
+}
+
+/// What a relay does in `smp-proxy/1`: as a first-step relay, and as a destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FirstStepSettings {
+    /// Whether it holds commands of clients for other relays.
+    pub hold: bool,
+    /// Whether it takes commands that other relays held.
+    pub accept: bool,
+    /// Commands and answers that are held for one client.
+    pub held_by_client: usize,
+    /// Commands that are held for one destination.
+    pub held_for_destination: usize,
+    /// Commands and answers that are held in all.
+    pub held: usize,
+    /// How long anything is held, whatever clients want.
+    pub longest_hold: Duration,
+    /// The longest wait between two attempts.
+    pub longest_delay: Duration,
+    /// After how long another forwarding key is made; commands under one are taken for twice as long.
+    pub key_rotation: Duration,
+}
+
+impl Default for FirstStepSettings {
+    fn default() -> Self {
+        Self {
+            hold: true,
+            accept: true,
+            held_by_client: 256,
+            held_for_destination: 100_000,
+            held: 1_000_000,
+            longest_hold: days(21),
+            longest_delay: Duration::from_secs(600),
+            key_rotation: Duration::from_secs(24 * 3600),
         }
     }
 }
@@ -318,6 +356,7 @@ impl Default for Configuration {
             inactive_after: Some(Duration::from_secs(21_600)),
             limits: ServiceLimits::default(),
             proxy: ProxySettings::default(),
+            first_step: FirstStepSettings::default(),
             threads: None,
         }
     }
@@ -413,6 +452,7 @@ impl Configuration {
                 .then_some(inactive),
             limits: settings.limits()?,
             proxy: settings.proxy()?,
+            first_step: settings.first_step()?,
             threads: match settings.size("THREADS", "threads", 0, 1024)? {
                 0 => None,
                 threads => Some(threads),
@@ -576,6 +616,21 @@ impl<'a> Settings<'a> {
             connect_time_limit: seconds("connect_seconds", 1, 600)?,
             command_time_limit: seconds("command_seconds", 1, 600)?,
             idle_after: seconds("idle_seconds", 10, 31_536_000)?,
+        })
+    }
+
+    fn first_step(&self) -> Result<FirstStepSettings, ConfigurationError> {
+        let count = |key, most| self.size("FIRST_STEP", key, 1, most);
+        let number = |key, least, most| self.integer("FIRST_STEP", key, least, most);
+        Ok(FirstStepSettings {
+            hold: self.get("FIRST_STEP", "hold", value::on_off)?,
+            accept: self.get("FIRST_STEP", "accept", value::on_off)?,
+            held_by_client: count("held_per_client", 100_000)?,
+            held_for_destination: count("held_per_destination", 100_000_000)?,
+            held: count("held", 100_000_000)?,
+            longest_hold: Duration::from_secs(number("longest_hold_hours", 1, 2160)? * 3600),
+            longest_delay: Duration::from_secs(number("longest_delay_seconds", 1, 86_400)?),
+            key_rotation: Duration::from_secs(number("key_rotation_hours", 1, 720)? * 3600),
         })
     }
 

@@ -14,7 +14,7 @@ use std::time::Instant as SystemInstant;
 use smp_proto::time::Instant;
 
 use super::admission::{Place, Refusal};
-use super::conversation::Conversation;
+use super::talk::Talk;
 use super::wakeup::Events;
 use super::{Driven, Relay};
 use crate::tls::TlsSession;
@@ -50,9 +50,9 @@ enum Stage {
     /// The TLS handshake, until a deadline.
     Tls { until: Instant },
     /// The SMP handshake, until a deadline.
-    Hello { until: Instant, conversation: Box<Conversation> },
+    Hello { until: Instant, conversation: Box<Talk> },
     /// Commands and answers.
-    Open(Box<Conversation>),
+    Open(Box<Talk>),
     /// Nothing but what remains to be written, until a deadline.
     Closing { why: End, until: Instant },
     /// Over.
@@ -139,7 +139,7 @@ impl RelayConnection {
         }
         let Some(facts) = self.tls.take_facts() else { return };
         let until = self.relay.clock().instant() + self.relay.limits().smp_handshake;
-        match Conversation::start(&self.relay, facts, &mut self.tls) {
+        match Talk::start(&self.relay, facts, &mut self.tls) {
             Ok(conversation) => self.stage = Stage::Hello { until, conversation: Box::new(conversation) },
             Err(why) => self.close(why),
         }

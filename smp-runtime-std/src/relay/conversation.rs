@@ -11,12 +11,12 @@ use bytes::BytesMut;
 use smp_proto::broker::{Broker, ConnectionId};
 use smp_proto::session::outgoing::Outgoing;
 use smp_proto::session::server::{Received, RequestChunk, ServerSession};
-use smp_proto::session::{Protocol, SessionError, SessionId, TransportFacts, VerifiedChunk};
+use smp_proto::session::{SessionError, TransportFacts, VerifiedChunk};
 
 use super::Relay;
 use super::connection::End;
 use super::wakeup::Wakeup;
-use crate::tls::{ApplicationProtocol, BLOCK, TlsFacts, TlsSession};
+use crate::tls::{BLOCK, TlsSession};
 
 thread_local! {
     /// Where blocks are packed before TLS encrypts them: one for a thread rather than one for each connection.
@@ -40,12 +40,7 @@ pub(super) struct Conversation {
 
 impl Conversation {
     /// Makes the session and queues its hello.
-    pub(super) fn start(relay: &Relay, facts: TlsFacts, tls: &mut TlsSession) -> Result<Self, End> {
-        let facts = TransportFacts {
-            session_id: SessionId::new(&facts.session_id).ok_or(End::Tls)?,
-            protocol: Protocol::of(facts.protocol.map(ApplicationProtocol::name)),
-            peer_chain: facts.peer_certificates,
-        };
+    pub(super) fn start(relay: &Relay, facts: TransportFacts, tls: &mut TlsSession) -> Result<Self, End> {
         let now = relay.clock().now();
         let mut session = relay
             .entropy()
@@ -246,7 +241,7 @@ impl Conversation {
 }
 
 /// The next block of the client, in memory of its own: message bodies share it until they are stored.
-fn next_block(tls: &mut TlsSession) -> Result<Option<BytesMut>, End> {
+pub(super) fn next_block(tls: &mut TlsSession) -> Result<Option<BytesMut>, End> {
     let block = tls.read_block(|block: &mut [u8; BLOCK]| BytesMut::from(&block[..])).map_err(|_| End::Tls)?;
     if block.is_none() && tls.peer_has_closed() {
         return Err(End::Closed);

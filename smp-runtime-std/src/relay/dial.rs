@@ -1,4 +1,4 @@
-//! Reaching a destination, for a relay that is a proxy: which host, which address, directly or through SOCKS.
+//! Reaching a destination, for a relay that is a proxy or a first-step relay: which host, which address, directly or through SOCKS.
 //!
 //! Owns the rules of the operator, and one dial until it is over. Clients choose what is dialled: every address that a
 //! name resolves to is checked, and the checked address is the one that is connected to, so a name that changes in
@@ -8,8 +8,9 @@ use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use smp_proto::proxy::DialFailure;
 use smp_proto::proxy::hosts::{HostPolicy, Way};
-use smp_proto::proxy::{DialFailure, LinkId};
+use smp_proto::server::Link;
 use smp_proto::wire::address::{Host, ServerAddress};
 
 use super::Relay;
@@ -30,7 +31,7 @@ pub(super) struct Reaching {
 #[derive(Debug)]
 pub struct RelayDial {
     relay: Weak<Relay>,
-    pub(super) id: LinkId,
+    pub(super) link: Link,
     pub(super) bell: Arc<Wakeup>,
     pub(super) address: Box<ServerAddress>,
     reaching: Arc<Reaching>,
@@ -40,13 +41,13 @@ pub struct RelayDial {
 impl RelayDial {
     pub(super) fn new(
         relay: &Arc<Relay>,
-        id: LinkId,
+        link: Link,
         bell: Arc<Wakeup>,
         address: Box<ServerAddress>,
         reaching: &Arc<Reaching>,
     ) -> Self {
         let (relay, reaching) = (Arc::downgrade(relay), Arc::clone(reaching));
-        Self { relay, id, bell, address, reaching, over: false }
+        Self { relay, link, bell, address, reaching, over: false }
     }
 
     /// Connects. Blocks, for as long as the operator allows, and as long as the system takes to look up names.
@@ -76,7 +77,7 @@ impl RelayDial {
             && let Some(relay) = self.relay.upgrade()
         {
             let now = relay.clock().now();
-            relay.held().hold_proxy(|proxy| proxy.dial_failed(self.id, failure, now));
+            relay.entropy().with(|entropy| relay.held().dial_failed(self.link, failure, now, entropy));
         }
     }
 }

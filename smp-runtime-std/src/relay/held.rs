@@ -4,13 +4,17 @@
 //! has to say after a call (actions, connections to wake, another deadline) is taken out before the lock is given back,
 //! so nobody has to remember to; bells ring after that, so that whoever wakes does not find the lock taken.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 
-use smp_proto::broker::storage::{ActionId, Completion, StorageAction};
-use smp_proto::broker::{Broker, ConnectionId};
-use smp_proto::proxy::{LinkId, Proxy, ProxyAction};
+use smp_proto::broker::storage::{ActionId, Completion, Room, StorageAction};
+use smp_proto::broker::{Broker, ConnectionId, Statistics};
+use smp_proto::entropy::Entropy;
+use smp_proto::first_step::{self, FirstStep};
+use smp_proto::forwarding::{Forwarding, ForwardingStatistics};
+use smp_proto::proxy::{DialFailure, Proxy, ProxyAction};
+use smp_proto::server::Link;
 use smp_proto::time::{Instant, Now};
 use smp_proto::wire::address::ServerAddress;
 
@@ -35,13 +39,16 @@ pub(super) struct Held {
 }
 
 /// A destination that is to be dialled.
-type Dial = (LinkId, Arc<Wakeup>, Box<ServerAddress>);
+type Dial = (Link, Arc<Wakeup>, Box<ServerAddress>);
 
 struct State {
     broker: Broker,
     proxy: Proxy,
-    /// The bells of connections to other relays, by their slots.
-    links: Vec<Option<(LinkId, Arc<Wakeup>)>>,
+    first_step: FirstStep,
+    /// What takes commands from first-step relays, when the relay does.
+    forwarding: Option<Forwarding>,
+    /// The bells of connections to other relays.
+    links: BTreeMap<Link, Arc<Wakeup>>,
     dials: VecDeque<Dial>,
     /// `None` until storage is there; actions wait in the broker then.
     storage: Option<Box<dyn ActionQueue>>,
@@ -54,11 +61,19 @@ struct State {
 }
 
 impl Held {
-    pub(super) fn new(broker: Broker, proxy: Proxy, clock: Clock) -> Self {
+    pub(super) fn new(
+        broker: Broker,
+        proxy: Proxy,
+        first_step: FirstStep,
+        forwarding: Option<Forwarding>,
+        clock: Clock,
+    ) -> Self {
         let state = State {
             broker,
             proxy,
-            links: Vec::new(),
+            first_step,
+            forwarding,
+            links: BTreeMap::new(),
             dials: VecDeque::new(),
             storage: None,
             bells: Vec::new(),
@@ -101,12 +116,42 @@ impl Held {
         self.hold_state(None, |state| act(&mut state.proxy))
     }
 
-    /// Does what broker and proxy have to do at their deadlines.
-    pub(super) fn handle_timeout(&self, now: Now) {
+    /// Holds the first-step relay for `act`, which must be short.
+    pub(super) fn hold_first_step<R>(&self, act: impl FnOnce(&mut FirstStep) -> R) -> R {
+        self.hold_state(None, |state| act(&mut state.first_step))
+    }
+
+    /// Holds the room that takes what first-step relays forward, with the broker, for `act`, which must be short. `None` when
+    /// the relay takes nothing of the kind.
+    pub(super) fn hold_forwarding<R>(
+        &self,
+        act: impl FnOnce(&mut Forwarding, &mut Broker) -> R,
+    ) -> Option<R> {
+        self.hold_state(None, |state| {
+            let State { forwarding, broker, .. } = state;
+            forwarding.as_mut().map(|forwarding| act(forwarding, broker))
+        })
+    }
+
+    /// Does what all have to do at their deadlines.
+    pub(super) fn handle_timeout(&self, now: Now, entropy: &mut impl Entropy) {
         self.hold_state(None, |state| {
             state.broker.handle_timeout(now);
             state.proxy.handle_timeout(now);
+            state.first_step.handle_timeout(now, entropy);
+            if let Some(forwarding) = &mut state.forwarding {
+                forwarding.handle_timeout(now, entropy);
+            }
         });
+    }
+
+    /// Another relay cannot be reached.
+    pub(super) fn dial_failed(&self, link: Link, failure: DialFailure, now: Now, entropy: &mut impl Entropy) {
+        self.hold_state(None, |state| match link {
+            Link::Proxy(id) => state.proxy.dial_failed(id, failure, now),
+            Link::FirstStep(link) => state.first_step.disconnected(link, failure.into(), now, entropy),
+        });
+        self.forget_link(link);
     }
 
     fn hold_state<R>(&self, own: Option<ConnectionId>, act: impl FnOnce(&mut State) -> R) -> R {
@@ -120,9 +165,19 @@ impl Held {
             // What the proxy has answered at once is news even for whoever asked.
             state.ring_connections(None, &mut bells);
         }
+        state.work_on_first_step(&mut bells, &mut rung);
+        state.ring_first_step_relays(&mut bells);
         if let Some(storage) = &state.storage {
             while let Some(action) = state.broker.poll_storage() {
                 state.actions.push(action);
+            }
+            while let Some(action) = state.first_step.poll_storage() {
+                state.actions.push(action);
+            }
+            if let Some(forwarding) = &mut state.forwarding {
+                while let Some(action) = forwarding.poll_storage() {
+                    state.actions.push(action);
+                }
             }
             if !state.actions.is_empty() {
                 storage.submit(&mut state.actions);
@@ -146,6 +201,11 @@ impl Held {
         result
     }
 
+    /// Looks something up in the first-step relay.
+    pub(super) fn look_at_first_step<R>(&self, look: impl FnOnce(&FirstStep) -> R) -> R {
+        look(&self.lock().first_step)
+    }
+
     /// Looks something up in the proxy.
     pub(super) fn look_at_proxy<R>(&self, look: impl FnOnce(&Proxy) -> R) -> R {
         look(&self.lock().proxy)
@@ -162,22 +222,36 @@ impl Held {
     }
 
     /// A connection to another relay is over, and rings no more.
-    pub(super) fn forget_link(&self, id: LinkId) {
-        if let Some(place) = self.lock().links.get_mut(id.slot()) {
-            place.take_if(|(known, _)| *known == id);
-        }
+    pub(super) fn forget_link(&self, link: Link) {
+        self.lock().links.remove(&link);
     }
 
     /// Has every connection to another relay end, and dials none any more. For stopping only.
     pub(super) fn close_links(&self) {
         let mut state = self.lock();
-        let links: Vec<_> = state.links.iter_mut().filter_map(Option::take).collect();
+        let links = std::mem::take(&mut state.links);
         let dials = std::mem::take(&mut state.dials);
         drop(state);
         drop(dials);
-        for (_, bell) in links {
+        for bell in links.into_values() {
             bell.raise(Events::FINISH);
         }
+    }
+
+    /// Figures of the broker.
+    pub(super) fn statistics(&self) -> Statistics {
+        let state = self.lock();
+        let mut statistics = state.broker.statistics();
+        if state.forwarding.is_some() {
+            // One is that of commands that were forwarded.
+            statistics.connections = statistics.connections.saturating_sub(1);
+        }
+        statistics
+    }
+
+    /// Figures of what first-step relays forward.
+    pub(super) fn forwarding_statistics(&self) -> ForwardingStatistics {
+        self.lock().forwarding.as_ref().map(Forwarding::statistics).unwrap_or_default()
     }
 
     /// Looks something up: nothing comes of it that anybody would have to be told.
@@ -208,17 +282,30 @@ impl Held {
 
     /// Hands a group of completions over, all at once.
     pub(super) fn complete(&self, completions: Vec<Completion>, now: Now) {
-        self.hold(None, |broker| {
+        self.hold_state(None, |state| {
             for completion in completions {
-                broker.complete(completion, now);
+                match completion.action().room() {
+                    Some(Room::Broker) => state.broker.complete(completion, now),
+                    Some(Room::FirstStep) => state.first_step.complete(completion, now),
+                    Some(Room::Forwarding) => {
+                        if let Some(forwarding) = &mut state.forwarding {
+                            forwarding.complete(completion, now);
+                        }
+                    }
+                    None => {}
+                }
             }
         });
     }
 
     /// Whether no storage action is under way.
     pub(super) fn is_quiet(&self) -> bool {
-        let statistics = self.look(Broker::statistics);
-        statistics.actions_under_way == 0 && statistics.actions_waiting == 0
+        let state = self.lock();
+        let statistics = state.broker.statistics();
+        statistics.actions_under_way == 0
+            && statistics.actions_waiting == 0
+            && state.first_step.actions_under_way() == 0
+            && state.forwarding.as_ref().is_none_or(|forwarding| forwarding.actions_under_way() == 0)
     }
 
     /// For the timekeeper: the next deadline, for which it will come.
@@ -243,15 +330,35 @@ struct Rung {
 
 impl State {
     fn next_deadline(&self) -> Option<Instant> {
-        [self.broker.next_deadline(), self.proxy.next_deadline()].into_iter().flatten().min()
+        let deadlines = [
+            self.broker.next_deadline(),
+            self.proxy.next_deadline(),
+            self.first_step.next_deadline(),
+            self.forwarding.as_ref().and_then(Forwarding::next_deadline),
+        ];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Takes the bells of the connections that have something to be told.
     fn ring_connections(&mut self, own: Option<ConnectionId>, bells: &mut Vec<Arc<Wakeup>>) {
         while let Some(connection) = self.broker.poll_ready() {
-            if Some(connection) != own
+            if let Some(forwarding) = &mut self.forwarding
+                && forwarding.broker_connection() == connection
+            {
+                forwarding.collect(&mut self.broker);
+            } else if Some(connection) != own
                 && let Some(Some(bell)) = self.bells.get(connection.slot())
             {
+                bells.push(Arc::clone(bell));
+            }
+        }
+    }
+
+    /// Takes the bells of the first-step relays that have something to be told, or whose commands are to be opened.
+    fn ring_first_step_relays(&mut self, bells: &mut Vec<Arc<Wakeup>>) {
+        let Some(forwarding) = &mut self.forwarding else { return };
+        while let Some(relay) = forwarding.poll_ready() {
+            if let Some(Some(bell)) = self.bells.get(relay.connection().slot()) {
                 bells.push(Arc::clone(bell));
             }
         }
@@ -272,34 +379,50 @@ impl State {
         }
         while let Some(action) = self.proxy.poll_action() {
             match action {
-                ProxyAction::Dial(id, address) => {
-                    let bell = Arc::new(Wakeup::default());
-                    if self.links.len() <= id.slot() {
-                        self.links.resize(id.slot() + 1, None);
-                    }
-                    if let Some(place) = self.links.get_mut(id.slot()) {
-                        *place = Some((id, Arc::clone(&bell)));
-                    }
-                    self.dials.push_back((id, bell, address));
-                    rung.dials = true;
-                }
-                ProxyAction::MaySend(id) => {
-                    if let Some(Some((known, bell))) = self.links.get(id.slot())
-                        && *known == id
-                    {
-                        rung.links.push((Arc::clone(bell), Events::READY));
-                    }
-                }
-                ProxyAction::Close(id) => {
-                    let place = self.links.get_mut(id.slot());
-                    if let Some((_, bell)) = place.and_then(|place| place.take_if(|(known, _)| *known == id))
-                    {
-                        rung.links.push((bell, Events::FINISH));
-                    }
-                    self.dials.retain(|(dial, ..)| *dial != id);
-                }
+                ProxyAction::Dial(id, address) => self.dial(Link::Proxy(id), address, rung),
+                ProxyAction::MaySend(id) => self.ring_link(Link::Proxy(id), rung),
+                ProxyAction::Close(id) => self.close_link(Link::Proxy(id), rung),
             }
         }
         answered
+    }
+
+    /// Takes what the first-step relay has to have done.
+    fn work_on_first_step(&mut self, bells: &mut Vec<Arc<Wakeup>>, rung: &mut Rung) {
+        while let Some(action) = self.first_step.poll_action() {
+            match action {
+                first_step::Action::Connect(link, address) => {
+                    self.dial(Link::FirstStep(link), address, rung);
+                }
+                first_step::Action::Disconnect(link) => self.close_link(Link::FirstStep(link), rung),
+                first_step::Action::TellDestination(link) => self.ring_link(Link::FirstStep(link), rung),
+                first_step::Action::TellClient(user) => {
+                    // A slot may have gone to somebody else: who finds nothing has looked in vain.
+                    if let Some(Some(bell)) = self.bells.get(user.connection().slot()) {
+                        bells.push(Arc::clone(bell));
+                    }
+                }
+            }
+        }
+    }
+
+    fn dial(&mut self, link: Link, address: Box<ServerAddress>, rung: &mut Rung) {
+        let bell = Arc::new(Wakeup::default());
+        self.links.insert(link, Arc::clone(&bell));
+        self.dials.push_back((link, bell, address));
+        rung.dials = true;
+    }
+
+    fn ring_link(&self, link: Link, rung: &mut Rung) {
+        if let Some(bell) = self.links.get(&link) {
+            rung.links.push((Arc::clone(bell), Events::READY));
+        }
+    }
+
+    fn close_link(&mut self, link: Link, rung: &mut Rung) {
+        if let Some(bell) = self.links.remove(&link) {
+            rung.links.push((bell, Events::FINISH));
+        }
+        self.dials.retain(|(dial, ..)| *dial != link);
     }
 }

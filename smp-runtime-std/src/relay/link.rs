@@ -1,8 +1,9 @@
-//! One connection of a relay to another relay for which it is a proxy, without IO: TLS, handshake, forwarded commands.
+//! One connection of a relay to another relay, without IO: TLS, handshake, and what is forwarded: as a proxy over SMP, or as a
+//! first-step relay over `smp-proxy/1`.
 //!
-//! Owns: the connection's TLS and its [`ProxyLink`]. It is driven like a
-//! [`RelayConnection`](super::connection::RelayConnection). The proxy itself, with its deadlines, is in the relay's lock,
-//! which is held only to fetch what is to be forwarded, and to hand over answers.
+//! Owns: the connection's TLS and its [`ProxyLink`] or [`FirstStepSession`]. It is driven like a
+//! [`RelayConnection`](super::connection::RelayConnection). The proxy and the first-step relay themselves, with their deadlines,
+//! are in the relay's lock, which is held only to fetch what is to be forwarded, and to hand over answers.
 
 use std::cell::RefCell;
 use std::io::{Read, Write};
@@ -11,14 +12,20 @@ use std::task::Waker;
 use std::time::Instant as SystemInstant;
 
 use bytes::BytesMut;
+use smp_proto::first_step::DestinationLink;
 use smp_proto::proxy::{DialFailure, LinkId, LinkReceived, ProxyLink};
+use smp_proto::server::{Link, failure_of};
+use smp_proto::session::first_step::{FirstStepDial, FirstStepSession, Received};
+use smp_proto::session::{Protocol, SessionError, TransportFacts};
 use smp_proto::wire::error::BrokerError;
+use smp_proto::wire::first_step::RelayFailure;
 
 use super::Relay;
 use super::dial::RelayDial;
 use super::wakeup::{Events, Wakeup};
 use crate::dialing::transport_facts;
-use crate::tls::{BLOCK, ClientTls, ClientTlsOptions, TlsFailure, TlsSession};
+use crate::fast_cryptography::FAST;
+use crate::tls::{ApplicationProtocol, BLOCK, ClientTls, ClientTlsOptions, TlsFailure, TlsSession};
 
 /// Encrypted bytes that are prepared before the socket has taken any: two blocks.
 const WRITE_AHEAD: usize = 32_768;
@@ -30,8 +37,10 @@ thread_local! {
 enum Stage {
     /// The TLS handshake.
     Tls,
-    /// Blocks.
-    Open(Box<ProxyLink>),
+    /// Commands of clients of the proxy.
+    Proxy(LinkId, Box<ProxyLink>),
+    /// Commands that were held.
+    FirstStep(DestinationLink, Box<FirstStepSession>),
     /// Over.
     Ended,
 }
@@ -39,7 +48,7 @@ enum Stage {
 /// A connection to a destination. See the module's documentation.
 pub struct RelayLink {
     relay: Arc<Relay>,
-    id: LinkId,
+    link: Link,
     bell: Arc<Wakeup>,
     fingerprint: Vec<u8>,
     tls: TlsSession,
@@ -52,11 +61,16 @@ impl RelayLink {
     /// A connection that was just made. `None`, and the dial has failed, without TLS.
     pub(super) fn start(relay: Arc<Relay>, dial: &RelayDial) -> Option<Self> {
         let expected = crate::dialing::fingerprint(&dial.address).ok()?;
-        let configuration = ClientTls::with_options(expected, &ClientTlsOptions::default()).ok()?;
+        let protocol = match dial.link.protocol() {
+            Protocol::FirstStep => ApplicationProtocol::SmpProxy1,
+            Protocol::OldSmp | Protocol::Smp => ApplicationProtocol::Smp1,
+        };
+        let options = ClientTlsOptions { protocol: Some(protocol), ..ClientTlsOptions::default() };
+        let configuration = ClientTls::with_options(expected, &options).ok()?;
         let tls = TlsSession::client(&configuration).ok()?;
         Some(Self {
             relay,
-            id: dial.id,
+            link: dial.link,
             bell: Arc::clone(&dial.bell),
             fingerprint: expected.0.to_vec(),
             tls,
@@ -65,95 +79,218 @@ impl RelayLink {
         })
     }
 
-    fn work_on_tls(&mut self) -> Result<(), BrokerError> {
+    fn work_on_tls(&mut self) -> Result<(), Failure> {
         self.tls.process().map_err(|error| match error.failure {
-            TlsFailure::Certificates(_) => DialFailure::WrongRelay.error(),
-            _ => DialFailure::Network.error(),
+            TlsFailure::Certificates(_) => DialFailure::WrongRelay,
+            TlsFailure::NoCommonProtocol => DialFailure::NotSpoken,
+            _ => DialFailure::Network,
         })?;
         let Some(facts) = self.tls.take_facts() else { return Ok(()) };
-        let facts = transport_facts(facts).ok_or_else(|| DialFailure::Network.error())?;
-        let now = self.relay.clock().now();
-        let link = self.relay.entropy().with(|entropy| {
-            self.relay
-                .held()
-                .look_at_proxy(|proxy| ProxyLink::new(proxy.config(), &self.fingerprint, facts, now, entropy))
-        });
-        self.stage = Stage::Open(Box::new(link));
-        self.relay.held().hold_proxy(|proxy| proxy.dialled(self.id, now));
+        let facts = transport_facts(facts).ok_or(DialFailure::Network)?;
+        self.stage = match self.link {
+            Link::Proxy(id) => self.open_proxy(id, facts),
+            Link::FirstStep(link) => self.open_first_step(link, facts)?,
+        };
         Ok(())
     }
 
-    fn work_on_blocks(&mut self) -> Result<(), BrokerError> {
-        let lost = |_| DialFailure::Network.error();
-        let Stage::Open(link) = &mut self.stage else { return Ok(()) };
+    fn open_proxy(&self, id: LinkId, facts: TransportFacts) -> Stage {
+        let (now, held) = (self.relay.clock().now(), self.relay.held());
+        let link = self.relay.entropy().with(|entropy| {
+            held.look_at_proxy(|proxy| ProxyLink::new(proxy.config(), &self.fingerprint, facts, now, entropy))
+        });
+        held.hold_proxy(|proxy| proxy.dialled(id, now));
+        Stage::Proxy(id, Box::new(link))
+    }
+
+    fn open_first_step(&self, link: DestinationLink, facts: TransportFacts) -> Result<Stage, Failure> {
+        if facts.protocol != Protocol::FirstStep {
+            return Err(DialFailure::NotSpoken.into());
+        }
         let now = self.relay.clock().now();
-        let (held, id) = (self.relay.held(), self.id);
-        while let Some(block) =
-            self.tls.read_block(|block: &mut [u8; BLOCK]| BytesMut::from(&block[..])).map_err(lost)?
-        {
-            match link.receive(block, now)? {
-                LinkReceived::Open(session) => {
-                    if let Some(hello) = link.take_handshake_block() {
-                        self.tls.write_plaintext(&hello).map_err(lost)?;
-                    }
-                    held.hold_proxy(|proxy| proxy.opened(id, session, now));
-                    self.ready = true;
-                }
-                LinkReceived::Answers(answers) => held.hold_proxy(|proxy| {
-                    for (forward, result) in answers {
-                        proxy.answered(id, forward, result, now);
-                    }
-                }),
+        let dial = FirstStepDial::new(self.fingerprint.clone(), &FAST);
+        let session = self.relay.entropy().with(|entropy| FirstStepSession::dial(&dial, facts, now, entropy));
+        Ok(Stage::FirstStep(link, Box::new(session)))
+    }
+
+    fn work_on_blocks(&mut self) -> Result<(), Failure> {
+        match &mut self.stage {
+            Stage::Proxy(id, link) => {
+                work_on_proxy(&self.relay, *id, link, &mut self.tls, &mut self.ready).map_err(Failure::Proxy)
             }
+            Stage::FirstStep(link, session) => {
+                work_on_first_step(&self.relay, *link, session, &mut self.tls, &mut self.ready)
+                    .map_err(Failure::FirstStep)
+            }
+            Stage::Tls | Stage::Ended => Ok(()),
         }
-        if self.tls.peer_has_closed() {
-            return Err(DialFailure::Network.error());
+    }
+
+    fn end(&mut self, failure: Failure) {
+        if matches!(self.stage, Stage::Ended) {
+            return;
         }
-        while self.ready && link.is_open() && self.tls.outgoing().len() < WRITE_AHEAD {
-            let Some(forward) = held.hold_proxy(|proxy| proxy.poll_forward(id)) else {
-                self.ready = false;
-                break;
-            };
-            let tls = &mut self.tls;
-            let sealed = PACKED.with_borrow_mut(|block| {
-                self.relay.entropy().with(|entropy| match link.seal(&forward, block, now, entropy) {
-                    Ok(()) => Ok(tls.write_plaintext(&block[..])),
-                    Err(error) => Err(error),
-                })
+        self.stage = Stage::Ended;
+        let (now, held) = (self.relay.clock().now(), self.relay.held());
+        match self.link {
+            Link::Proxy(id) => held.hold_proxy(|proxy| proxy.lost(id, failure.for_clients(), now)),
+            Link::FirstStep(link) => self.relay.entropy().with(|entropy| {
+                held.hold_first_step(|first_step| {
+                    first_step.disconnected(link, failure.for_first_step(), now, entropy);
+                });
+            }),
+        }
+        held.forget_link(self.link);
+    }
+}
+
+/// Why a connection is over.
+enum Failure {
+    /// It was never there.
+    Dial(DialFailure),
+    /// What the proxy tells its clients.
+    Proxy(BrokerError),
+    /// What the first-step relay remembers.
+    FirstStep(RelayFailure),
+}
+
+impl From<DialFailure> for Failure {
+    fn from(failure: DialFailure) -> Self {
+        Self::Dial(failure)
+    }
+}
+
+impl Failure {
+    fn for_clients(self) -> BrokerError {
+        match self {
+            Self::Proxy(error) => error,
+            Self::Dial(failure) => failure.error(),
+            Self::FirstStep(_) => DialFailure::Network.error(),
+        }
+    }
+
+    fn for_first_step(self) -> RelayFailure {
+        match self {
+            Self::FirstStep(failure) => failure,
+            Self::Dial(failure) => failure.into(),
+            Self::Proxy(_) => RelayFailure::Network,
+        }
+    }
+}
+
+fn next_block(tls: &mut TlsSession) -> Result<Option<BytesMut>, DialFailure> {
+    tls.read_block(|block: &mut [u8; BLOCK]| BytesMut::from(&block[..])).map_err(|_| DialFailure::Network)
+}
+
+fn work_on_proxy(
+    relay: &Relay,
+    id: LinkId,
+    link: &mut ProxyLink,
+    tls: &mut TlsSession,
+    ready: &mut bool,
+) -> Result<(), BrokerError> {
+    let lost = |_| DialFailure::Network.error();
+    let (now, held) = (relay.clock().now(), relay.held());
+    while let Some(block) = next_block(tls).map_err(DialFailure::error)? {
+        match link.receive(block, now)? {
+            LinkReceived::Open(session) => {
+                if let Some(hello) = link.take_handshake_block() {
+                    tls.write_plaintext(&hello).map_err(lost)?;
+                }
+                held.hold_proxy(|proxy| proxy.opened(id, session, now));
+                *ready = true;
+            }
+            LinkReceived::Answers(answers) => held.hold_proxy(|proxy| {
+                for (forward, result) in answers {
+                    proxy.answered(id, forward, result, now);
+                }
+            }),
+        }
+    }
+    if tls.peer_has_closed() {
+        return Err(DialFailure::Network.error());
+    }
+    while *ready && link.is_open() && tls.outgoing().len() < WRITE_AHEAD {
+        let Some(forward) = held.hold_proxy(|proxy| proxy.poll_forward(id)) else {
+            *ready = false;
+            break;
+        };
+        let sealed = PACKED.with_borrow_mut(|block| {
+            relay.entropy().with(|entropy| match link.seal(&forward, block, now, entropy) {
+                Ok(()) => Ok(tls.write_plaintext(&block[..])),
+                Err(error) => Err(error),
+            })
+        });
+        match sealed {
+            Ok(written) => written.map_err(lost)?,
+            Err(error) => held.hold_proxy(|proxy| proxy.answered(id, forward.id, Err(error), now)),
+        }
+    }
+    Ok(())
+}
+
+fn work_on_first_step(
+    relay: &Relay,
+    link: DestinationLink,
+    session: &mut FirstStepSession,
+    tls: &mut TlsSession,
+    ready: &mut bool,
+) -> Result<(), RelayFailure> {
+    let lost = |_| RelayFailure::Network;
+    let (now, held) = (relay.clock().now(), relay.held());
+    while let Some(block) = next_block(tls)? {
+        match session.receive(block, now) {
+            Ok(Received::Established) => {
+                if let Some(hello) = session.take_handshake_block() {
+                    tls.write_plaintext(&hello).map_err(lost)?;
+                }
+                held.hold_first_step(|first_step| first_step.connected(link, now));
+                *ready = true;
+            }
+            Ok(Received::Content(content)) => {
+                let content = content.to_bytes();
+                relay.entropy().with(|entropy| {
+                    held.hold_first_step(|first_step| first_step.receive_from(link, &content, now, entropy));
+                });
+            }
+            Err(SessionError::Close(reason)) => return Err(failure_of(reason)),
+            Err(SessionError::Misuse(_)) => return Err(RelayFailure::Network),
+        }
+    }
+    if tls.peer_has_closed() {
+        return Err(RelayFailure::Network);
+    }
+    while *ready && session.is_established() && tls.outgoing().len() < WRITE_AHEAD {
+        let sealed = PACKED.with_borrow_mut(|block| {
+            let sealed = session.seal(block, now, |out| {
+                held.hold_first_step(|first_step| first_step.poll_to_destination(link, out))
             });
             match sealed {
-                Ok(written) => written.map_err(lost)?,
-                Err(error) => held.hold_proxy(|proxy| proxy.answered(id, forward.id, Err(error), now)),
+                Ok(true) => tls.write_plaintext(&block[..]).map(|()| true).map_err(lost),
+                Ok(false) => Ok(false),
+                Err(_) => Err(RelayFailure::Network),
             }
-        }
-        Ok(())
+        })?;
+        *ready = sealed;
     }
-
-    fn end(&mut self, error: BrokerError) {
-        if !matches!(self.stage, Stage::Ended) {
-            self.stage = Stage::Ended;
-            let now = self.relay.clock().now();
-            self.relay.held().hold_proxy(|proxy| proxy.lost(self.id, error, now));
-            self.relay.held().forget_link(self.id);
-        }
-    }
+    Ok(())
 }
 
 impl super::Driven for RelayLink {
     fn work(&mut self) {
         let events = self.bell.take();
         if events.contains(Events::FINISH) {
-            // The proxy has closed it, and knows.
-            return self.end(DialFailure::Network.error());
+            // Whoever wanted it has closed it, and knows.
+            return self.end(DialFailure::Network.into());
         }
         self.ready |= events.contains(Events::READY);
         let worked = match self.stage {
             Stage::Tls => self.work_on_tls().and_then(|()| self.work_on_blocks()),
-            Stage::Open(_) => self.work_on_blocks(),
+            Stage::Proxy(..) | Stage::FirstStep(..) => self.work_on_blocks(),
             Stage::Ended => Ok(()),
         };
-        if let Err(error) = worked {
-            self.end(error);
+        if let Err(failure) = worked {
+            self.end(failure);
         }
     }
 
@@ -185,7 +322,7 @@ impl super::Driven for RelayLink {
         self.bell.poll(waker)
     }
 
-    /// None: the proxy closes what takes too long.
+    /// None: proxy and first-step relay close what takes too long.
     fn deadline(&self) -> Option<SystemInstant> {
         None
     }
@@ -193,7 +330,7 @@ impl super::Driven for RelayLink {
     fn handle_timeout(&mut self) {}
 
     fn lost(&mut self) {
-        self.end(DialFailure::Network.error());
+        self.end(DialFailure::Network.into());
     }
 
     fn has_ended(&self) -> bool {
@@ -203,12 +340,12 @@ impl super::Driven for RelayLink {
 
 impl Drop for RelayLink {
     fn drop(&mut self) {
-        self.end(DialFailure::Network.error());
+        self.end(DialFailure::Network.into());
     }
 }
 
 impl std::fmt::Debug for RelayLink {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("RelayLink").field("id", &self.id).finish_non_exhaustive()
+        formatter.debug_struct("RelayLink").field("link", &self.link).finish_non_exhaustive()
     }
 }

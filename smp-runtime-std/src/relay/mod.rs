@@ -23,16 +23,21 @@ pub mod dial;
 mod driven;
 pub mod entropy;
 mod held;
+mod holding;
 pub mod link;
 mod setup;
+mod talk;
 pub mod wakeup;
 
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant as SystemInstant};
 
-use smp_proto::broker::{BlockError, Broker, Statistics};
+use smp_proto::broker::{BlockError, Statistics};
+use smp_proto::first_step::FirstStep;
+use smp_proto::forwarding::ForwardingStatistics;
 use smp_proto::proxy::{Proxy, ProxyStatistics};
+use smp_proto::server::Roles;
 use smp_proto::session::server::ServerSessionConfig;
 use smp_proto::wire::error::Blocked;
 
@@ -59,6 +64,8 @@ pub struct Relay {
     sessions: Arc<ServerSessionConfig>,
     limits: ServiceLimits,
     inactive_after: Option<Duration>,
+    /// What the relay does in `smp-proxy/1`.
+    roles: Roles,
     /// How other relays are reached.
     reaching: Arc<Reaching>,
     /// The thread that writes, when the relay has started it itself.
@@ -94,6 +101,10 @@ impl Relay {
         &self.limits
     }
 
+    fn roles(&self) -> Roles {
+        self.roles
+    }
+
     fn inactive_after(&self) -> Option<Duration> {
         self.inactive_after
     }
@@ -114,7 +125,7 @@ impl Relay {
     /// Does what the broker has to do at its deadlines.
     pub fn handle_timeout(&self) {
         let now = self.clock.now();
-        self.held.handle_timeout(now);
+        self.entropy.with(|entropy| self.held.handle_timeout(now, entropy));
     }
 
     /// Where the threads that drive connections say when they work and when they rest, so that what they want stored is
@@ -174,8 +185,8 @@ impl Relay {
     /// [`RelayDial::reach`] called where it may block, and drives what comes of it.
     #[must_use]
     pub fn take_dial(self: &Arc<Self>) -> Option<RelayDial> {
-        let (id, bell, address) = self.held.take_dial()?;
-        Some(RelayDial::new(self, id, bell, address, &self.reaching))
+        let (link, bell, address) = self.held.take_dial()?;
+        Some(RelayDial::new(self, link, bell, address, &self.reaching))
     }
 
     /// Sets who is woken when there is a destination to dial; true when there may be one already.
@@ -190,10 +201,22 @@ impl Relay {
         self.held.look_at_proxy(Proxy::statistics)
     }
 
+    /// Figures of what first-step relays forward to this relay.
+    #[must_use]
+    pub fn forwarding_statistics(&self) -> ForwardingStatistics {
+        self.held.forwarding_statistics()
+    }
+
+    /// How many commands and answers are held for other relays.
+    #[must_use]
+    pub fn held_for_others(&self) -> usize {
+        self.held.look_at_first_step(FirstStep::held)
+    }
+
     /// Figures of the broker, none of which is about one queue or client.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
-        self.held.look(Broker::statistics)
+        self.held.statistics()
     }
 }
 

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use smp_proto::broker::storage::{Completion, StoredQueue};
 use smp_proto::broker::{Broker, BrokerConfig, Limits, RestoreError};
 use smp_proto::crypto::signatures::Signature;
+use smp_proto::first_step::{FirstStep, FirstStepConfig, FirstStepLimits};
+use smp_proto::forwarding::{self, Forwarding, ForwardingConfig};
 use smp_proto::proxy::{Proxy, ProxyConfig, ProxyLimits};
+use smp_proto::server::{RecordError, Roles};
 use smp_proto::session::identity::{IdentityError, ServerIdentity, SessionSigner, SigningFailed};
 use smp_proto::session::server::ServerSessionConfig;
 use zeroize::Zeroizing;
@@ -72,6 +75,8 @@ impl core::error::Error for SetupError {
 /// A relay that is being made: it takes over what is stored, then gets its storage.
 pub struct RelayBuilder {
     broker: Broker,
+    first_step: FirstStep,
+    forwarding: Option<Forwarding>,
     clock: Clock,
     entropy: ProcessEntropy,
     tls: ServerTls,
@@ -114,11 +119,7 @@ impl RelayBuilder {
     pub fn new(configuration: &Configuration, identity: &LoadedIdentity) -> Result<Self, SetupError> {
         let entropy = ProcessEntropy::from_system().map_err(SetupError::Randomness)?;
         let credentials = &identity.credentials;
-        let options = ServerTlsOptions {
-            // Stock clients offer one or the other, by the port of their address; both are served at every port.
-            protocols: vec![ApplicationProtocol::Smp1, ApplicationProtocol::Http11],
-            ..ServerTlsOptions::default()
-        };
+        let options = ServerTlsOptions { protocols: protocols(configuration), ..ServerTlsOptions::default() };
         let tls = ServerTls::with_options(credentials, &options).map_err(SetupError::Tls)?;
         let chain = credentials.chain.iter().map(|certificate| certificate.to_vec()).collect();
         let signer = Arc::new(LoadedKey(credentials.key.clone()));
@@ -127,10 +128,19 @@ impl RelayBuilder {
             handshake_time_limit: configuration.limits.smp_handshake,
             ..ServerSessionConfig::new(session_identity, &FAST)
         };
-        let broker = entropy.with(|entropy| Broker::new(broker_configuration(configuration), entropy));
+        let clock = Clock::start();
+        let mut broker = entropy.with(|entropy| Broker::new(broker_configuration(configuration), entropy));
+        let connection =
+            if roles(configuration).destination { broker.connect(clock.now()).ok() } else { None };
+        let forwarding = connection.map(|connection| {
+            let (settings, identity) = (forwarding_configuration(configuration), sessions.identity.clone());
+            entropy.with(|entropy| Forwarding::new(settings, &FAST, identity, connection, entropy))
+        });
         Ok(Self {
             broker,
-            clock: Clock::start(),
+            first_step: FirstStep::new(first_step_configuration(configuration)),
+            forwarding,
+            clock,
             entropy,
             tls,
             sessions: Arc::new(sessions),
@@ -146,12 +156,29 @@ impl RelayBuilder {
         self.broker.restore(stored).map_err(SetupError::Stored)
     }
 
+    /// Takes over a record of what is held for other relays, or was forwarded to this one.
+    ///
+    /// # Errors
+    /// When no relay has written it.
+    pub fn restore_record(&mut self, key: &[u8], value: &[u8]) -> Result<(), RecordError> {
+        if !key.starts_with(&forwarding::PREFIX) {
+            return self.first_step.restore(key, value).map_err(RecordError::FirstStep);
+        }
+        match &mut self.forwarding {
+            Some(forwarding) => {
+                forwarding.take_over(key, value, self.clock.now()).map_err(RecordError::Forwarding)
+            }
+            // It is kept for when the relay takes such commands again.
+            None => Ok(()),
+        }
+    }
+
     /// The relay, with the storage that `start` starts: it gets the place where completions are handed over.
     ///
     /// # Errors
     /// Those of `start`.
     pub fn finish<E>(
-        self,
+        mut self,
         start: impl FnOnce(Completions) -> Result<Box<dyn ActionQueue>, E>,
     ) -> Result<Relay, E> {
         let settings = &self.configuration.proxy;
@@ -172,7 +199,14 @@ impl RelayBuilder {
             socks: settings.socks_proxy.clone(),
             timeout: settings.connect_time_limit,
         };
-        let held = Arc::new(Held::new(self.broker, Proxy::new(proxy), self.clock));
+        let roles = roles(&self.configuration);
+        let now = self.clock.now();
+        self.first_step.begin(now);
+        if let Some(forwarding) = &mut self.forwarding {
+            self.entropy.with(|entropy| forwarding.begin(now, entropy));
+        }
+        let held = Held::new(self.broker, Proxy::new(proxy), self.first_step, self.forwarding, self.clock);
+        let held = Arc::new(held);
         let storage = start(Completions { held: Arc::clone(&held), clock: self.clock })?;
         held.attach(storage);
         Ok(Relay {
@@ -184,6 +218,7 @@ impl RelayBuilder {
             sessions: self.sessions,
             limits: self.configuration.limits,
             inactive_after: self.configuration.inactive_after,
+            roles,
             reaching: Arc::new(reaching),
             storage: None,
         })
@@ -220,6 +255,13 @@ impl Relay {
             builder.broker.restore_blob(id, record).map_err(|error| StorageError::restore(store, error))
         });
         blobs.map_err(SetupError::Storage)?;
+        let prefixes = FirstStep::LOADED.iter().map(<[u8; 2]>::as_slice);
+        for prefix in prefixes.chain([forwarding::PREFIX.as_slice()]) {
+            let records = engine.load_records(prefix, &mut |key, value| {
+                builder.restore_record(&key, &value).map_err(|error| StorageError::restore(store, error))
+            });
+            records.map_err(SetupError::Storage)?;
+        }
         let result = engine.load(&mut |stored| {
             count += 1;
             if count % TOLD_EVERY == 0 {
@@ -251,16 +293,61 @@ impl Relay {
     }
 }
 
+fn roles(configuration: &Configuration) -> Roles {
+    Roles { first_step: configuration.first_step.hold, destination: configuration.first_step.accept }
+}
+
+/// What is spoken, the preferred first.
+fn protocols(configuration: &Configuration) -> Vec<ApplicationProtocol> {
+    // Stock clients offer one or the other, by the port of their address; both are served at every port.
+    let mut protocols = vec![ApplicationProtocol::Smp1, ApplicationProtocol::Http11];
+    let roles = roles(configuration);
+    if roles.first_step || roles.destination {
+        protocols.push(ApplicationProtocol::SmpProxy1);
+    }
+    protocols
+}
+
+fn first_step_configuration(configuration: &Configuration) -> FirstStepConfig {
+    let (settings, proxy) = (&configuration.first_step, &configuration.proxy);
+    FirstStepConfig {
+        password: password(configuration),
+        private_destinations: proxy.policy.allow_private,
+        longest_hold: settings.longest_hold,
+        connect_timeout: proxy.connect_time_limit,
+        answer_timeout: proxy.command_time_limit,
+        longest_delay: settings.longest_delay,
+        limits: FirstStepLimits {
+            destinations: proxy.destinations,
+            dials: proxy.dials,
+            held_by_client: settings.held_by_client,
+            held_for_destination: settings.held_for_destination,
+            held: settings.held,
+            ..FirstStepLimits::default()
+        },
+        ..FirstStepConfig::default()
+    }
+}
+
+fn forwarding_configuration(configuration: &Configuration) -> ForwardingConfig {
+    let rotation = configuration.first_step.key_rotation;
+    ForwardingConfig { rotation, validity: rotation * 2, ..ForwardingConfig::default() }
+}
+
+fn password(configuration: &Configuration) -> Option<Zeroizing<Vec<u8>>> {
+    configuration
+        .create_password
+        .as_ref()
+        .map(|password| Zeroizing::new(password.as_str().as_bytes().to_vec()))
+}
+
 fn broker_configuration(configuration: &Configuration) -> BrokerConfig {
     let limits = &configuration.limits;
     let small = |value: usize| u16::try_from(value).unwrap_or(u16::MAX);
     let large = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
     BrokerConfig {
         new_queues: configuration.new_queues,
-        create_password: configuration
-            .create_password
-            .as_ref()
-            .map(|password| Zeroizing::new(password.as_str().as_bytes().to_vec())),
+        create_password: password(configuration),
         message_quota: small(limits.message_quota),
         message_time_to_live: configuration.message_expiry,
         notification_time_to_live: configuration.notification_expiry,
@@ -268,7 +355,8 @@ fn broker_configuration(configuration: &Configuration) -> BrokerConfig {
         blob_time_to_live: configuration.blob_expiry,
         proxied_at_once: if configuration.proxy.enabled { configuration.proxy.client_concurrency } else { 0 },
         limits: Limits {
-            connections: large(limits.connections),
+            // Commands that other relays held have a connection of their own.
+            connections: large(limits.connections.saturating_add(1)),
             queues: large(limits.queues),
             blobs: large(limits.blobs),
             blob_length: small(limits.blob_bytes),

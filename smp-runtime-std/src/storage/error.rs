@@ -4,7 +4,6 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use smp_proto::broker::RestoreError;
 use smp_proto::broker::record::RecordError;
 
 /// What went wrong, with what, and what to do.
@@ -79,7 +78,7 @@ impl StorageError {
 
     /// The broker did not accept what was loaded.
     #[must_use]
-    pub fn restore(path: &Path, error: RestoreError) -> Self {
+    pub fn restore(path: &Path, error: impl core::fmt::Display) -> Self {
         Self::Damaged(path.to_owned(), error.to_string())
     }
 }

@@ -339,7 +339,7 @@ impl World {
         if let Some((id, action)) = relay.server.poll_storage() {
             let completion = relay.storage.apply(id, action);
             relay.storage.sync();
-            relay.server.complete(completion, self.now);
+            relay.server.complete(completion, self.now, &mut self.entropy);
             return true;
         }
         match relay.server.poll_event() {

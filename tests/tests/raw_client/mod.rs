@@ -93,6 +93,8 @@ pub struct RawTls {
     pub socket: TcpStream,
     pub tls: TlsSession,
     pub session_id: [u8; 32],
+    /// The relay's certificates.
+    pub chain: Vec<Vec<u8>>,
 }
 
 impl RawTls {
@@ -116,7 +118,12 @@ impl RawTls {
                 tls.write_tls(&mut socket).map_err(|error| text(&error))?;
             }
             if let Some(facts) = tls.take_facts() {
-                return Ok(Self { socket, tls, session_id: facts.session_id });
+                return Ok(Self {
+                    socket,
+                    tls,
+                    session_id: facts.session_id,
+                    chain: facts.peer_certificates,
+                });
             }
             if tls.read_tls(&mut socket).map_err(|error| text(&error))? == 0 {
                 return Err("closed during the TLS handshake".to_owned());

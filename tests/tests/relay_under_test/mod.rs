@@ -35,6 +35,10 @@ pub struct Options {
     pub password: Option<&'static str>,
     /// Whether it forwards to relays on the loopback interface.
     pub private_destinations: bool,
+    /// Whether it holds for others; by default it does.
+    pub hold: Option<bool>,
+    /// Whether it takes what others held; by default it does.
+    pub accept: Option<bool>,
     /// The SOCKS proxy for onion hosts.
     pub socks_proxy: Option<SocketAddr>,
 }
@@ -71,6 +75,8 @@ impl RelayUnderTest {
             configuration.proxy.socks_proxy = Some(address.to_string());
             configuration.proxy.policy.socks = SocksMode::Onion;
         }
+        configuration.first_step.hold = options.hold.unwrap_or(true);
+        configuration.first_step.accept = options.accept.unwrap_or(true);
         configuration.create_password = options.password.map(|password| password.parse().unwrap());
         let relay = RelayBuilder::new(&configuration, &identity)
             .unwrap()

@@ -177,7 +177,10 @@ impl Link {
     ) -> Result<(), Failure> {
         loop {
             match self.tls.read_tls(&mut self.socket) {
-                Ok(0) if self.is_leaving => return Ok(events.push(Event::closed())),
+                Ok(0) if self.is_leaving => {
+                    events.push(Event::closed());
+                    return Ok(());
+                }
                 Ok(0) => {
                     self.tls.end_of_stream().map_err(|error| failure_of_tls(&error))?;
                     return Err(lost(ErrorKind::ConnectionAborted.into()));
@@ -185,7 +188,8 @@ impl Link {
                 Ok(_) => {
                     self.process(target, now, entropy, events)?;
                     if self.is_leaving && self.tls.peer_has_closed() {
-                        return Ok(events.push(Event::closed()));
+                        events.push(Event::closed());
+                        return Ok(());
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
