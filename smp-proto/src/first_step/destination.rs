@@ -12,7 +12,7 @@ use super::machine::{Action, Asker, FirstStep, Timer, UserId};
 use super::record::{RecordKey, Write};
 use crate::entropy::Entropy;
 use crate::proxy::{DialFailure, Turns};
-use crate::time::{Instant, Now};
+use crate::time::{Duration, Instant, Now};
 use crate::wire::address::ServerAddress;
 use crate::wire::first_step::{
     Correlation, FirstStepError, Forward, ForwardOptions, Hold, Message, PublishedKey, Register,
@@ -43,6 +43,8 @@ impl From<DialFailure> for RelayFailure {
     }
 }
 
+/// A connection is kept for at least so long: shorter, it would be looked at without a pause.
+const SHORTEST_IDLE: Duration = Duration::from_secs(1);
 /// A published key is not given out in its last minute.
 const MARGIN: i64 = 60;
 
@@ -272,7 +274,11 @@ impl FirstStep {
             State::Asking | State::Ready => {
                 let answer = there.outstanding.first_key_value().map(|(_, sent)| sent.until);
                 let asked = there.asked.map(|(_, until)| until);
-                [answer, asked].into_iter().flatten().min().or(Some(there.last_used + idle))
+                [answer, asked]
+                    .into_iter()
+                    .flatten()
+                    .min()
+                    .or(Some(there.last_used + idle.max(SHORTEST_IDLE)))
             }
             State::Apart => there.retry_at,
             State::Queued => None,
@@ -314,6 +320,11 @@ impl FirstStep {
                     Some(asker) => self.want(number, asker, now),
                     None => self.leave(number),
                 }
+            }
+            State::Asking | State::Ready => {
+                // It is in use by commands that are being read, however long storage takes.
+                there.last_used = there.last_used.max(now.instant);
+                self.set_destination_timer(number);
             }
             _ => self.set_destination_timer(number),
         }

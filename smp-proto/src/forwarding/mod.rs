@@ -30,7 +30,7 @@
 //! # Once
 //! A command is known by the key that its client made for it alone: its name is 16 bytes of that key's SHA-256, under the
 //! number of the forwarding key. While it is under way, the same again only changes who is answered. Afterwards its name is
-//! in a filter ([`seen`]), and its receipt in storage: `OK` and errors word for word, so that the first-step relay that
+//! in a filter, and its receipt in storage: `OK` and errors word for word, so that the first-step relay that
 //! lost the answer gets the same bytes again; of larger answers (`LNK`, `BLOB`) only that there was one (`E Repeated`).
 //! When storage fails, the command took no effect, has no receipt, and gets `E Internal`: it may come again.
 //!

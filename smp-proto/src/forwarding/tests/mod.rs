@@ -6,6 +6,7 @@ mod commands;
 mod keys;
 mod random;
 mod replay;
+mod through_first_step;
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
