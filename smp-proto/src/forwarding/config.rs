@@ -1,6 +1,7 @@
 //! How a destination behaves towards first-step relays, and how much it keeps.
 
 use crate::time::Duration;
+use crate::wire::first_step::Hold;
 
 /// How a destination behaves towards first-step relays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,6 +10,9 @@ pub struct ForwardingConfig {
     pub rotation: Duration,
     /// For how long commands under a forwarding key are taken; longer than `rotation`.
     pub validity: Duration,
+    /// For how long the receipts of a forwarding key are kept after its end: as long as first-step relays hold, so that
+    /// what was executed is never taken for what was not.
+    pub keep_receipts: Duration,
     /// How much may be kept.
     pub limits: ForwardingLimits,
 }
@@ -31,6 +35,7 @@ impl Default for ForwardingConfig {
         Self {
             rotation: Duration::from_secs(86_400),
             validity: Duration::from_secs(2 * 86_400),
+            keep_receipts: Duration::from_secs(Hold::Weeks.seconds()),
             limits: ForwardingLimits {
                 keys: 8,
                 commands_of_connection: 64,

@@ -57,16 +57,31 @@ impl Key {
 /// What is left of a key that is over.
 pub(super) struct Deletion {
     step: Step,
-    /// When it is tried again; `None` while storage works on it.
+    /// Since when it is over.
+    since: i64,
+    /// When it goes on; `None` while storage works on it.
     pub(super) retry_at: Option<Instant>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Step {
+    /// Its secret is being destroyed.
     Secret,
+    /// Its receipts are kept for those who ask again.
+    Kept,
     Receipts,
     Record,
 }
+
+impl Deletion {
+    /// Whether all its receipts are there.
+    pub(super) const fn keeps_receipts(&self) -> bool {
+        matches!(self.step, Step::Secret | Step::Kept)
+    }
+}
+
+/// Of how many keys the receipts are kept at most: only a clock that goes wrong leads there.
+const KEPT: usize = 64;
 
 /// Seconds of a duration, as the wall clock counts.
 fn seconds(duration: Duration) -> i64 {
@@ -180,6 +195,7 @@ impl Forwarding {
                 key.retire_at = now.instant + GRACE;
             } else {
                 key.is_closing = true;
+                self.over_since = now.wall.0;
                 self.retire_when_quiet(number);
             }
         }
@@ -191,8 +207,39 @@ impl Forwarding {
             .take(16)
             .collect();
         for number in late {
+            self.delete_when_due(number, now);
+        }
+        while self.deletions.len() > KEPT
+            && let Some((number, deletion)) =
+                self.deletions.iter_mut().find(|(_, deletion)| deletion.step == Step::Kept)
+        {
+            deletion.step = Step::Receipts;
+            let number = *number;
             self.go_on_deleting(number);
         }
+    }
+
+    /// Goes on with a deletion, unless the wall clock says that the receipts are to be kept for longer.
+    fn delete_when_due(&mut self, number: RelayNumber, now: Now) {
+        let keep = seconds(self.config.keep_receipts);
+        let Some(deletion) = self.deletions.get_mut(&number) else { return };
+        if deletion.step == Step::Kept {
+            let left = deletion.since.saturating_add(keep).saturating_sub(now.wall.0);
+            if left > 0 && left <= keep {
+                deletion.retry_at = Some(now.instant + ahead(left).min(GRACE));
+                return;
+            }
+            deletion.step = Step::Receipts;
+        }
+        self.go_on_deleting(number);
+    }
+
+    /// Takes over a key that was over before the start.
+    pub(super) fn restore_over(&mut self, number: RelayNumber, since: i64, now: Now) {
+        let keep = self.config.keep_receipts;
+        let left = since.saturating_add(seconds(keep)).saturating_sub(now.wall.0);
+        let retry_at = Some(now.instant + ahead(left).min(keep));
+        self.deletions.insert(number, Deletion { step: Step::Kept, since, retry_at });
     }
 
     /// When something is due about keys.
@@ -283,7 +330,7 @@ impl Forwarding {
     }
 
     fn delete_rest(&mut self, number: RelayNumber, step: Step) {
-        self.deletions.insert(number, Deletion { step, retry_at: None });
+        self.deletions.insert(number, Deletion { step, since: self.over_since, retry_at: None });
         self.go_on_deleting(number);
     }
 
@@ -294,9 +341,10 @@ impl Forwarding {
         let action = match deletion.step {
             // First of all, so that nothing that was recorded can be opened with it.
             Step::Secret => {
-                let write = RecordWrite::Put { key, value: KeyRecord::Retired.encode() };
-                StorageAction::WriteRecords { writes: vec![write] }
+                let value = KeyRecord::Over { since: deletion.since }.encode();
+                StorageAction::WriteRecords { writes: vec![RecordWrite::Put { key, value }] }
             }
+            Step::Kept => return,
             Step::Receipts => StorageAction::DeleteRecords {
                 prefix: RecordKey::receipts_of(number),
                 at_most: DELETED_AT_ONCE,
@@ -308,14 +356,19 @@ impl Forwarding {
 
     /// A step of a deletion is done: `more` says whether it is to be repeated, `None` that it failed.
     pub(super) fn deleted(&mut self, number: RelayNumber, more: Option<bool>, now: Now) {
+        let keep = self.config.keep_receipts;
         let Some(deletion) = self.deletions.get_mut(&number) else { return };
         match (more, deletion.step) {
             (None, _) => deletion.retry_at = Some(now.instant + PATIENCE),
             (Some(true), Step::Receipts) => self.go_on_deleting(number),
             (Some(_), Step::Secret) => {
-                deletion.step = Step::Receipts;
-                self.go_on_deleting(number);
+                deletion.step = Step::Kept;
+                deletion.retry_at = Some(now.instant + keep);
+                if keep.is_zero() {
+                    self.delete_when_due(number, now);
+                }
             }
+            (Some(_), Step::Kept) => {}
             (Some(_), Step::Receipts) => {
                 deletion.step = Step::Record;
                 self.go_on_deleting(number);

@@ -68,6 +68,8 @@ struct Command {
 enum Stage {
     /// It may have been seen: its receipt is being read.
     Looking(SealedCommand),
+    /// Its forwarding key is over: whether there is a receipt is being read.
+    LookingBack,
     /// The task of this connection opens and verifies it.
     Handed(FirstStepId),
     /// The broker has it.
@@ -126,6 +128,8 @@ pub struct Forwarding {
     /// The broker's side of all commands.
     broker: ConnectionId,
     pub(super) keys: BTreeMap<RelayNumber, Key>,
+    /// When the last of them was over, by the wall clock.
+    pub(super) over_since: i64,
     /// The key that is being stored.
     pub(super) making: Option<RelayNumber>,
     /// When another key may be made at the earliest, after storage failed.
@@ -185,6 +189,7 @@ impl Forwarding {
             identity,
             broker,
             keys: BTreeMap::new(),
+            over_since: 0,
             making: None,
             make_key_at: None,
             deletions: BTreeMap::new(),
@@ -211,7 +216,7 @@ impl Forwarding {
                 KeyRecord::Live { made, until, secret } => {
                     self.restore_key(number, made, until, &secret, now);
                 }
-                KeyRecord::Retired => self.delete_receipts(number),
+                KeyRecord::Over { since } => self.restore_over(number, since, now),
             },
             RecordKey::Receipt(name) => match self.keys.get_mut(&name.key) {
                 Some(key) => {
@@ -311,10 +316,6 @@ impl Forwarding {
         forward: &Forward<'_>,
         content: &Bytes,
     ) {
-        let Some(key) = self.keys.get_mut(&number).filter(|key| key.is_taken()) else {
-            self.counts.unknown_key += 1;
-            return self.refuse(id, correlation, number, FirstStepError::NoKey);
-        };
         let digest = Sha256::digest(forward.key.0);
         let name = CommandName { key: number, name: *digest.first_chunk().unwrap_or(&[0; 16]) };
         if let Some(command) = self.commands.get_mut(&name) {
@@ -329,6 +330,9 @@ impl Forwarding {
             }
             return;
         }
+        let Some(key) = self.keys.get_mut(&number).filter(|key| key.is_taken()) else {
+            return self.look_back(id, correlation, name, forward.options);
+        };
         let limits = self.config.limits;
         if self.commands.len() >= limits.commands || key.receipts >= limits.receipts_of_key {
             self.counts.over_quota += 1;
@@ -360,6 +364,35 @@ impl Forwarding {
         } else {
             self.ring(id);
         }
+    }
+
+    /// A command under a key that is not taken: it may have been executed while it was, and its answer lost.
+    fn look_back(
+        &mut self,
+        id: FirstStepId,
+        correlation: Correlation,
+        name: CommandName,
+        options: ForwardOptions,
+    ) {
+        let is_over = self.deletions.get(&name.key).is_some_and(Deletion::keeps_receipts)
+            || self.keys.get(&name.key).is_some_and(|key| key.is_closing);
+        if !is_over {
+            self.counts.unknown_key += 1;
+            return self.refuse(id, correlation, name.key, FirstStepError::NoKey);
+        }
+        if self.commands.len() >= self.config.limits.commands {
+            self.counts.over_quota += 1;
+            return self.refuse(id, correlation, name.key, FirstStepError::Quota);
+        }
+        let Some(relay) = self.relays.get_mut(&id) else { return };
+        relay.asked.insert(name);
+        if let Some(key) = self.keys.get_mut(&name.key) {
+            key.under_way += 1;
+        }
+        let command = Command { asker: Some((id, correlation)), options, stage: Stage::LookingBack };
+        self.commands.insert(name, command);
+        let key = RecordKey::Receipt(name).to_bytes();
+        self.emit(Purpose::Look(name), StorageAction::ReadRecord { key });
     }
 
     /// The next command that the task of a connection is to open and verify.
@@ -439,6 +472,10 @@ impl Forwarding {
             // It took no effect, or its answer is lost: then the receipt says so when it comes again.
             SmpError::Store(_) | SmpError::Internal => {
                 self.counts.failed += 1;
+                // In either case the receipt is looked for.
+                if has_receipt && let Some(key) = self.keys.get_mut(&name.key) {
+                    key.seen.insert(&self.names, &name.name);
+                }
                 self.settle(name, Said::Error(FirstStepError::Internal));
             }
             SmpError::Authorization if command.options.while_unsecured && !has_receipt => {
@@ -593,7 +630,17 @@ impl Forwarding {
     /// The receipt of a command was read, or that there is none.
     fn looked(&mut self, name: CommandName, value: Option<Bytes>) {
         let Some(command) = self.commands.get_mut(&name) else { return };
-        let Stage::Looking(sealed) = core::mem::replace(&mut command.stage, Stage::Executing) else { return };
+        let sealed = match core::mem::replace(&mut command.stage, Stage::Executing) {
+            Stage::Looking(sealed) => sealed,
+            Stage::LookingBack if value.is_some() => {
+                self.counts.repeated += 1;
+                return self.settle(name, Said::Error(FirstStepError::Repeated));
+            }
+            _ => {
+                self.counts.unknown_key += 1;
+                return self.settle(name, Said::Error(FirstStepError::NoKey));
+            }
+        };
         if let Some(value) = value {
             self.counts.repeated += 1;
             let said = match Receipt::decode(&value) {
@@ -665,6 +712,7 @@ impl Forwarding {
                     Stage::Handed(_) => 1,
                     Stage::Executing => 2,
                     Stage::Recording(_) => 3,
+                    Stage::LookingBack => 4,
                 },
             ]);
         }

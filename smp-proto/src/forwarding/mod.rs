@@ -34,8 +34,10 @@
 //! lost the answer gets the same bytes again; of larger answers (`LNK`, `BLOB`) only that there was one (`E Repeated`).
 //! When storage fails, the command took no effect, has no receipt, and gets `E Internal`: it may come again.
 //!
-//! Receipts live as long as their forwarding key. When that is over, its secret is destroyed first, then its receipts are
-//! deleted, [`DELETED_AT_ONCE`] at a time: a command that comes later gets `E NoKey`.
+//! When a forwarding key is over, its secret is destroyed first; no command is executed under it any more. Its receipts stay
+//! for as long as first-step relays hold: a command that was executed, and whose answer was lost, gets `E Repeated`, and one
+//! that was not gets `E NoKey`, so that its client may seal it again and nothing is doubled. Then they are deleted,
+//! [`DELETED_AT_ONCE`] at a time.
 //!
 //! # Forwarding keys
 //! Another one is made each day, taken for two ([`ForwardingConfig`]); only the newest is published, signed by the relay's

@@ -92,14 +92,19 @@ impl RecordKey {
 pub(super) enum KeyRecord {
     /// It is taken, or will be.
     Live { made: i64, until: i64, secret: Zeroizing<[u8; 32]> },
-    /// It is over, and its receipts are being deleted.
-    Retired,
+    /// It is over since then; its receipts are kept for a while, and then deleted.
+    Over { since: i64 },
 }
 
 impl KeyRecord {
     pub(super) fn encode(&self) -> Bytes {
         match self {
-            Self::Retired => Bytes::from_static(&[0]),
+            Self::Over { since } => {
+                let mut value = Vec::with_capacity(9);
+                value.push(0);
+                value.extend_from_slice(&since.to_be_bytes());
+                value.into()
+            }
             Self::Live { made, until, secret } => {
                 let mut value = Vec::with_capacity(49);
                 value.push(1);
@@ -114,7 +119,7 @@ impl KeyRecord {
     pub(super) fn decode(value: &[u8]) -> Option<Self> {
         let mut read = Reader::new(value);
         let record = match read.byte()? {
-            0 => Self::Retired,
+            0 => Self::Over { since: read.i64()? },
             1 => Self::Live { made: read.i64()?, until: read.i64()?, secret: Zeroizing::new(*read.array()?) },
             _ => return None,
         };
@@ -143,8 +148,9 @@ mod tests {
         let live = KeyRecord::Live { made: -1, until: 2, secret: Zeroizing::new([3; 32]) }.encode();
         let Some(KeyRecord::Live { made, until, secret }) = KeyRecord::decode(&live) else { panic!() };
         assert_eq!((made, until, *secret), (-1, 2, [3; 32]));
-        assert!(matches!(KeyRecord::decode(&KeyRecord::Retired.encode()), Some(KeyRecord::Retired)));
-        for value in [&b""[..], &[2], &[0, 0], &live[..48]] {
+        let over = KeyRecord::Over { since: 5 }.encode();
+        assert!(matches!(KeyRecord::decode(&over), Some(KeyRecord::Over { since: 5 })));
+        for value in [&b""[..], &[2], &[0, 0], &over[..8], &live[..48]] {
             assert!(KeyRecord::decode(value).is_none());
         }
     }

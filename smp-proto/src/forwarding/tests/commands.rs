@@ -1,6 +1,7 @@
 //! What becomes of one command.
 
 use super::*;
+use crate::wire::command::LinkData;
 use crate::wire::error::{CommandError, SmpError};
 
 #[test]
@@ -56,11 +57,52 @@ fn link_data_is_answered_and_only_that_it_was_is_kept() {
     let mut world = World::new();
     let id = world.attach(1);
     let published = world.published(id);
-    let ids = EntityId::from([9; 24]);
-    let made = world.make(published, &ids, &Command::GetLink, None);
+    let nobody = EntityId::from([9; 24]);
+    let made = world.make(published, &nobody, &Command::GetLink, None);
     let heard = world.forward(id, &made, PLAIN);
     assert_eq!(made.open(&heard), Said::Error(SmpError::Authorization), "there is no such link");
     assert_eq!(world.receipts(), 1);
+    let link = EntityId::from([5; 24]);
+    let queue = world.queue(QueueMode::Messaging);
+    let data = LinkData { fixed: &[1; 300], user: &[2; 900] };
+    let from = world.broker.connect(world.now).unwrap();
+    let command = Command::SetLink { link: link.clone(), data };
+    let said = world.believe(from, queue.recipient.clone(), command, Some(World::recipient_key()));
+    assert!(matches!(said, OutgoingContent::Ok), "{said:?}");
+    let secret = AuthSecret::generate_x25519(&mut world.entropy);
+    let key = secret.public(&Portable);
+    let made = world.make(published, &link, &Command::SecureByLink(key), Some(&secret));
+    let heard = world.forward(id, &made, UNSECURED);
+    assert_eq!(made.open(&heard), Said::Link(vec![1; 300], vec![2; 900]));
+    for _ in 0..2 {
+        assert_eq!(world.forward(id, &made, UNSECURED), Heard::Error(FirstStepError::Repeated));
+        world.restart();
+        world.attach(1);
+    }
+    let made = world.send(published, &queue, b"secured", Some(&secret));
+    let heard = world.forward(id, &made, PLAIN);
+    assert_eq!(made.open(&heard), Said::Ok);
+}
+
+/// Secured, and the link data cannot be read: that it was secured is known when it comes again.
+#[test]
+fn an_answer_that_is_lost_with_storage_leaves_its_receipt() {
+    let mut world = World::new();
+    let id = world.attach(1);
+    let published = world.published(id);
+    let link = EntityId::from([5; 24]);
+    let queue = world.queue(QueueMode::Messaging);
+    let data = LinkData { fixed: &[1; 300], user: &[2; 900] };
+    let from = world.broker.connect(world.now).unwrap();
+    let command = Command::SetLink { link: link.clone(), data };
+    world.believe(from, queue.recipient.clone(), command, Some(World::recipient_key()));
+    let secret = AuthSecret::generate_x25519(&mut world.entropy);
+    let key = secret.public(&Portable);
+    let made = world.make(published, &link, &Command::SecureByLink(key), Some(&secret));
+    world.fails = |action| matches!(action, StorageAction::ReadLink { .. });
+    assert_eq!(world.forward(id, &made, PLAIN), Heard::Error(FirstStepError::Internal));
+    world.fails = |_| false;
+    assert_eq!(world.forward(id, &made, PLAIN), Heard::Error(FirstStepError::Repeated));
 }
 
 #[test]

@@ -127,9 +127,14 @@ fn identity(seed: u8) -> (ServerIdentity, crate::keys::SignatureKey) {
     (ServerIdentity::new(chain, signer).unwrap(), public)
 }
 
+/// Keeps no receipts beyond their key's end: most tests want to see that nothing is left.
+fn forgetful() -> ForwardingConfig {
+    ForwardingConfig { keep_receipts: Duration::ZERO, ..ForwardingConfig::default() }
+}
+
 impl World {
     fn new() -> Self {
-        Self::with(ForwardingConfig::default(), BrokerConfig::default())
+        Self::with(forgetful(), BrokerConfig::default())
     }
 
     fn with(config: ForwardingConfig, broker_config: BrokerConfig) -> Self {
@@ -412,6 +417,7 @@ impl World {
         let pair = || Some(RelayKeyPair { secret: [7; 32], public: X25519Public([8; 32]) });
         let link = match &command {
             Command::New(new) => new.request.as_ref().and_then(QueueRequest::link_data),
+            Command::SetLink { data, .. } => Some(*data),
             _ => None,
         };
         let fixed_data = link.map(|data| {
