@@ -1,5 +1,6 @@
 //! One client: what is held for it, what of that is next, and when it is looked at again.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
@@ -60,7 +61,8 @@ pub(super) struct Client {
     pub(super) destination: DestinationNumber,
     pub(super) user: Option<(UserId, RelayNumber)>,
     pub(super) newest: Correlation,
-    pub(super) items: BTreeMap<Correlation, Item>,
+    /// Apart from the tree: most clients have one or two, and a tree makes room for eleven at once.
+    pub(super) items: BTreeMap<Correlation, Box<Item>>,
     /// Items that may be sent, in their order.
     pub(super) due: BTreeSet<Correlation>,
     /// Items that may be sent later, by when.
@@ -96,6 +98,23 @@ impl Client {
             timer: None,
         }
     }
+
+    /// Gives back the memory of sets that are empty, which trees keep.
+    fn rest(&mut self) {
+        for set in [&mut self.due, &mut self.finals] {
+            if set.is_empty() {
+                *set = BTreeSet::new();
+            }
+        }
+        for set in [&mut self.scheduled, &mut self.expiry] {
+            if set.is_empty() {
+                *set = BTreeSet::new();
+            }
+        }
+        if self.items.is_empty() {
+            self.items = BTreeMap::new();
+        }
+    }
 }
 
 impl FirstStep {
@@ -104,7 +123,7 @@ impl FirstStep {
             destination.clients += 1;
         }
         self.tokens.insert(client.token, number);
-        self.clients.insert(number, client);
+        self.clients.insert(number, Box::new(client));
     }
 
     /// Does for a client what can be done now, and enters when it is to be looked at again.
@@ -138,6 +157,9 @@ impl FirstStep {
             client.expiry.first().map(|(at, _)| later(*at).max(now.instant + Duration::from_secs(1)));
         let timer = [wait, scheduled, expiry].into_iter().flatten().min();
         self.set_client_timer(number, timer);
+        if let Some(client) = self.clients.get_mut(&number) {
+            client.rest();
+        }
     }
 
     /// Begins to send a command, if its destination has room. False when the client was looked at again meanwhile.

@@ -1,5 +1,7 @@
 //! Taking commands, to be sent now or to be held.
 
+use alloc::boxed::Box;
+
 use bytes::Bytes;
 
 use super::client::{ClientNumber, Item, ItemState};
@@ -81,7 +83,7 @@ impl FirstStep {
             self.immediate += 1;
             item.body = Some(body);
             client.newest = correlation;
-            client.items.insert(correlation, item);
+            client.items.insert(correlation, Box::new(item));
             client.due.insert(correlation);
             self.advance(number, now);
             return Ok(());
@@ -106,7 +108,7 @@ impl FirstStep {
         item.state = ItemState::Storing;
         if let Some(client) = self.clients.get_mut(&number) {
             client.is_stored = true;
-            client.items.insert(correlation, item);
+            client.items.insert(correlation, Box::new(item));
         }
         self.held += 1;
         if let Some(destination) = self.destinations.get_mut(&destination) {

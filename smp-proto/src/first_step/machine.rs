@@ -91,7 +91,7 @@ pub(super) enum Asker {
 /// The first-step relay: see the room's documentation.
 pub struct FirstStep {
     pub(super) config: FirstStepConfig,
-    pub(super) clients: BTreeMap<ClientNumber, Client>,
+    pub(super) clients: BTreeMap<ClientNumber, Box<Client>>,
     pub(super) tokens: BTreeMap<[u8; 32], ClientNumber>,
     pub(super) users: BTreeMap<UserId, User>,
     pub(super) destinations: BTreeMap<DestinationNumber, Destination>,
@@ -218,6 +218,14 @@ impl FirstStep {
         self.users
             .get(&user)
             .is_some_and(|user| user.outgoing.len() + user.storing < self.config.limits.unanswered.max(1))
+    }
+
+    /// Whether something is held for this client that has no outcome yet: it is expected to be silent, and to wait.
+    #[must_use]
+    pub fn awaits(&self, user: UserId) -> bool {
+        let registrations = self.users.get(&user).into_iter().flat_map(|user| user.registrations.values());
+        let mut clients = registrations.filter_map(|(client, _)| self.clients.get(client));
+        clients.any(|client| client.items.len() > client.finals.len())
     }
 
     pub(super) fn set_timer(&mut self, timer: Timer, before: Option<Instant>, at: Option<Instant>) {

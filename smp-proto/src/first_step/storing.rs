@@ -3,6 +3,7 @@
 //! Its records are in the relay's one storage ([`storage`](crate::broker::storage)), under keys that begin with the byte of this
 //! room. Those of [`FirstStep::LOADED`] are handed over at start; bodies are read when they are needed.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -73,7 +74,7 @@ impl FirstStep {
                 } else {
                     client.finals.insert(correlation);
                 }
-                client.items.insert(correlation, item);
+                client.items.insert(correlation, Box::new(item));
                 self.held += 1;
                 if let Some(destination) = self.destinations.get_mut(&client.destination) {
                     destination.held += 1;

@@ -22,6 +22,7 @@
 //! ```
 //! What is spoken on an accepted connection is among its facts ([`TransportFacts::protocol`]): SMP, or `smp-proxy/1`. Both are
 //! driven in the same way.
+//! At start, before any connection, everything that is stored is handed over (`restore…`), and then [`Server::begin`] called.
 //! Several inputs between two drains are fine. A block is handed in only while [`Server::wants_block`]: stopping to read
 //! is the back-pressure. The first page of the crate has a complete event loop.
 
@@ -585,7 +586,7 @@ impl Server {
             && due <= now.instant
         {
             self.deadlines.remove(&(due, id));
-            let subscriptions = self.broker.subscriptions(id);
+            let may_be_silent = self.may_be_silent(id);
             let inactive_after = self.config.inactive_after;
             let write_time_limit = self.config.write_time_limit;
             let Some(peer) = self.peer(id) else { continue };
@@ -594,7 +595,7 @@ impl Server {
                 Some(ServerCloseReason::Session(reason))
             } else if peer.waiting_since.is_some_and(|since| since + write_time_limit <= now.instant) {
                 Some(ServerCloseReason::SlowReader)
-            } else if subscriptions == 0
+            } else if !may_be_silent
                 && inactive_after.is_some_and(|after| peer.speaks.last_activity() + after <= now.instant)
             {
                 Some(ServerCloseReason::Inactive)
@@ -608,15 +609,20 @@ impl Server {
         }
     }
 
+    /// Whether the client waits for what may come: messages, or answers to what is held for it.
+    fn may_be_silent(&self, id: ConnectionId) -> bool {
+        self.broker.subscriptions(id) > 0 || self.first_step.awaits(UserId::from(id))
+    }
+
     /// Enters when the connection is to be looked at next, unless an earlier time is entered.
     fn arm(&mut self, id: ConnectionId, now: Now) {
-        let subscriptions = self.broker.subscriptions(id);
+        let may_be_silent = self.may_be_silent(id);
         let (inactive_after, write_time_limit) = (self.config.inactive_after, self.config.write_time_limit);
         let Some(peer) = self.peer(id) else { return };
         let handshake = peer.speaks.next_deadline();
         let slow = peer.waiting_since.map(|since| since + write_time_limit);
         let inactive = inactive_after.map(|after| {
-            let from = if subscriptions == 0 { peer.speaks.last_activity() } else { now.instant };
+            let from = if may_be_silent { now.instant } else { peer.speaks.last_activity() };
             from + after
         });
         let Some(at) = [handshake, slow, inactive].into_iter().flatten().min() else { return };

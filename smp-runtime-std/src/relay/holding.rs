@@ -211,6 +211,13 @@ impl HoldingConversation {
         self.finishing
     }
 
+    /// Whether something is held for the client, which waits for it.
+    pub(super) fn awaits_something(&self, relay: &Relay) -> bool {
+        self.connection.is_some_and(|connection| {
+            relay.held().look_at_first_step(|first_step| first_step.awaits(UserId::from(connection)))
+        })
+    }
+
     /// Tells the rooms that the connection is over.
     pub(super) fn end(&mut self, relay: &Relay) {
         let Some(connection) = self.connection.take() else { return };

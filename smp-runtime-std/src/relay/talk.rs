@@ -86,7 +86,7 @@ impl Talk {
     pub(super) fn has_subscriptions(&self, relay: &Relay) -> bool {
         match self {
             Self::Smp(talk) => talk.has_subscriptions(relay),
-            Self::Holding(_) => false,
+            Self::Holding(talk) => talk.awaits_something(relay),
         }
     }
 
