@@ -9,7 +9,7 @@ use super::machine::{FirstStep, ToClient};
 use super::record::{RecordKey, Write, encode_item};
 use super::storing::Pending;
 use crate::entropy::Entropy;
-use crate::time::Now;
+use crate::time::{Instant, Now};
 use crate::wire::first_step::{Correlation, FirstStepError, Hold, RelayFailure};
 
 impl FirstStep {
@@ -136,9 +136,12 @@ impl FirstStep {
             // It is told when it is durable.
             ItemState::Storing => return,
             _ => {
-                let wait = item.retry_at.saturating_since(now.instant).as_secs();
+                let there = self.destinations.get(&client.destination);
+                let dialled = there.and_then(|there| there.dialled_again()).unwrap_or(Instant::START);
+                let wait = item.retry_at.max(dialled).saturating_since(now.instant).as_secs();
                 let retry = now.wall.0.saturating_add(i64::try_from(wait).unwrap_or(i64::MAX));
-                FirstStepError::Held { attempts: item.attempts, next: retry.max(item.not_before) }
+                let attempts = item.attempts.saturating_add(item.dials);
+                FirstStepError::Held { attempts, next: retry.max(item.not_before) }
             }
         };
         self.tell_client(number, correlation, ToClient::Error(error));

@@ -44,7 +44,10 @@ pub(super) struct Item {
     pub(super) not_before: i64,
     /// When it, or its answer, is given up.
     pub(super) until: i64,
+    /// How often it was sent.
     pub(super) attempts: u16,
+    /// How often its destination was dialled for it in vain, in this run.
+    pub(super) dials: u16,
     pub(super) last: RelayFailure,
     pub(super) key_number: RelayNumber,
     pub(super) key: X25519Public,

@@ -41,7 +41,8 @@ pub struct FirstStepConfig {
 pub struct FirstStepLimits {
     /// Clients, by their tokens.
     pub clients: usize,
-    /// Destinations at once: those of the clients, and those that could not be reached lately.
+    /// Destinations at once: those of the clients, and those that could not be reached lately; while there are fewer than
+    /// half as many, also those that are only remembered for their keys.
     pub destinations: usize,
     /// Destinations that are dialled at once.
     pub dials: usize,

@@ -48,12 +48,22 @@ const SHORTEST_IDLE: Duration = Duration::from_secs(1);
 /// A published key is not given out in its last minute.
 const MARGIN: i64 = 60;
 
-/// A forwarding key as its relay published it. The clients verify it.
+/// A key that was fetched longer ago is asked for again when a client registers: there may be one that lasts longer.
+const FRESH: Duration = Duration::from_secs(3600);
+/// For how long a key is kept without clients: twice as long as keys usually last.
+const LONGEST_KEPT: i64 = 4 * 86_400;
+
+/// A forwarding key as its relay published it. The clients verify it. It is kept also without clients, until it ends: who
+/// comes back while the destination is down needs it.
 #[derive(Clone, Debug)]
 pub(super) struct Published {
     pub(super) number: RelayNumber,
     pub(super) until: i64,
     pub(super) bytes: Bytes,
+    /// When it is of no use any more.
+    ends: Option<Instant>,
+    /// When it was asked for, in this run.
+    fetched: Option<Instant>,
 }
 
 impl Published {
@@ -61,7 +71,30 @@ impl Published {
         let mut read = Reader::new(bytes);
         let key = PublishedKey::read(&mut read)?;
         read.end()?;
-        Some(Self { number: key.number, until: key.until, bytes: Bytes::copy_from_slice(bytes) })
+        let bytes = Bytes::copy_from_slice(bytes);
+        Some(Self { number: key.number, until: key.until, bytes, ends: None, fetched: None })
+    }
+
+    /// The key in a destination's answer.
+    fn fetched(key: &PublishedKey<'_>, now: Now) -> Option<Self> {
+        let mut bytes = Vec::new();
+        key.write(&mut bytes).ok()?;
+        let fetched = Self { fetched: Some(now.instant), ..Self::read(&bytes)? };
+        Some(fetched.ending(now))
+    }
+
+    fn ending(self, now: Now) -> Self {
+        let left = self.until.saturating_sub(now.wall.0).clamp(0, LONGEST_KEPT);
+        let ends = now.instant + Duration::from_secs(u64::try_from(left).unwrap_or(0));
+        Self { ends: Some(ends), ..self }
+    }
+
+    /// Its record: address ‖ key.
+    fn record(&self, address: &ServerAddress) -> Option<Bytes> {
+        let mut record = Vec::new();
+        address.write(&mut record).ok()?;
+        record.extend_from_slice(&self.bytes);
+        Some(record.into())
     }
 }
 
@@ -145,6 +178,23 @@ impl Destination {
         self.published.clone().filter(|published| published.until > now.wall.0.saturating_add(MARGIN))
     }
 
+    /// When it is dialled again.
+    pub(super) const fn dialled_again(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
+    /// Its key, when a newer one need not be asked for, or cannot be now.
+    pub(super) fn latest(&self, now: Now) -> Option<Published> {
+        let may_ask = self.remembered_failure(now).is_none();
+        let is_fresh = |at: Instant| now.instant.saturating_since(at) < FRESH;
+        self.published(now).filter(|known| !may_ask || known.fetched.is_some_and(is_fresh))
+    }
+
+    fn has_outlived_its_key(&self, now: Now) -> bool {
+        let ends = self.published.as_ref().and_then(|published| published.ends);
+        ends.is_some_and(|ends| ends <= now.instant)
+    }
+
     /// How it failed a moment ago; it is not tried again yet.
     pub(super) fn remembered_failure(&self, now: Now) -> Option<RelayFailure> {
         self.retry_at.filter(|at| *at > now.instant && self.state == State::Apart).map(|_| self.last_failure)
@@ -199,16 +249,28 @@ impl FirstStep {
         self.addresses.contains_key(&hash_of(address))
     }
 
-    /// A key that was stored. Without clients of that destination it is of no use.
-    pub(super) fn restore_published(&mut self, hash: [u8; 32], bytes: &[u8]) -> Option<()> {
-        let published = Published::read(bytes)?;
-        match self.addresses.get(&hash).and_then(|number| self.destinations.get_mut(number)) {
-            Some(destination) => destination.published = Some(published),
-            None => {
-                self.store_nothing(alloc::vec![Write::Delete(RecordKey::Published(hash))]);
-            }
+    /// A key that was stored.
+    pub(super) fn restore_published(&mut self, hash: [u8; 32], record: &[u8]) -> Option<()> {
+        let mut read = Reader::new(record);
+        let address = ServerAddress::read(&mut read)?;
+        let published = Published::read(read.rest())?;
+        if hash_of(&address) != hash {
+            return None;
         }
+        let number = self.destination(&address);
+        self.destinations.get_mut(&number)?.published = Some(published);
         Some(())
+    }
+
+    /// Keys that were stored end when they end.
+    pub(super) fn begin_destinations(&mut self, now: Now) {
+        let all: Vec<_> = self.destinations.keys().copied().collect();
+        for number in all {
+            if let Some(there) = self.destinations.get_mut(&number) {
+                there.published = there.published.take().map(|published| published.ending(now));
+            }
+            self.leave(number);
+        }
     }
 
     /// Connects to a destination when it is its turn, unless it failed a moment ago; a connected one is asked for its key, when
@@ -280,7 +342,9 @@ impl FirstStep {
                     .min()
                     .or(Some(there.last_used + idle.max(SHORTEST_IDLE)))
             }
-            State::Apart => there.retry_at,
+            State::Apart => {
+                there.retry_at.or_else(|| there.published.as_ref().and_then(|published| published.ends))
+            }
             State::Queued => None,
         };
         let before = core::mem::replace(&mut there.timer, at);
@@ -325,6 +389,12 @@ impl FirstStep {
                 // It is in use by commands that are being read, however long storage takes.
                 there.last_used = there.last_used.max(now.instant);
                 self.set_destination_timer(number);
+            }
+            State::Apart if there.has_outlived_its_key(now) => {
+                there.published = None;
+                let write = Write::Delete(RecordKey::Published(there.hash));
+                self.store_nothing(alloc::vec![write]);
+                self.leave(number);
             }
             _ => self.set_destination_timer(number),
         }
@@ -411,8 +481,12 @@ impl FirstStep {
         if let State::Connecting { turn, .. } = was {
             self.finish_turn(turn);
         }
+        let known = self.destinations.get(&number).and_then(|there| there.published(now));
         for (user, correlation, relay) in asking {
-            self.not_registered(user, correlation, relay, failure);
+            match &known {
+                Some(published) => self.is_registered(user, correlation, relay, published),
+                None => self.not_registered(user, correlation, relay, failure),
+            }
         }
         for sent in outstanding.into_values() {
             self.try_again(sent.client, sent.correlation, failure, now, entropy);
@@ -422,6 +496,11 @@ impl FirstStep {
         for client in line.unwrap_or_default() {
             if let Some(known) = self.clients.get_mut(&client) {
                 known.in_line = false;
+                let first = known.due.first().copied();
+                if let Some(item) = first.and_then(|first| known.items.get_mut(&first)) {
+                    item.dials = item.dials.saturating_add(1);
+                    item.last = failure;
+                }
                 self.advance(client, now);
             }
         }
@@ -456,9 +535,7 @@ impl FirstStep {
                 };
                 return self.give_up(link, failure, now, entropy);
             };
-            let mut bytes = Vec::new();
-            let published = registered.key.write(&mut bytes).ok().and_then(|()| Published::read(&bytes));
-            return self.is_ready(number, published, now);
+            return self.is_ready(number, Published::fetched(&registered.key, now), now);
         }
         if there.state == State::Ready {
             let Some(sent) = there.outstanding.remove(&correlation.0) else { return };
@@ -477,11 +554,12 @@ impl FirstStep {
         there.published = published;
         let asking = core::mem::take(&mut there.asking);
         let published = there.published.clone();
-        if let Some(published) =
-            published.as_ref().filter(|published| Some(&published.bytes) != before.as_ref())
-        {
-            let write = Write::Put(RecordKey::Published(hash), published.bytes.clone());
-            self.store_nothing(alloc::vec![write]);
+        let record = published
+            .as_ref()
+            .filter(|published| Some(&published.bytes) != before.as_ref())
+            .and_then(|published| published.record(&there.address));
+        if let Some(record) = record {
+            self.store_nothing(alloc::vec![Write::Put(RecordKey::Published(hash), record)]);
         }
         for (user, correlation, relay) in asking {
             match &published {
@@ -612,8 +690,9 @@ impl FirstStep {
         }
     }
 
-    /// Forgets a destination that nobody needs.
+    /// Forgets a destination that nobody needs; not before its key ends, unless there are many.
     pub(super) fn leave(&mut self, number: DestinationNumber) {
+        let may_stay = self.destinations.len() <= self.config.limits.destinations / 2;
         let Some(there) = self.destinations.get(&number) else { return };
         let needed = there.held > 0
             // How it failed is remembered until it may be tried again.
@@ -621,7 +700,8 @@ impl FirstStep {
             || there.state != State::Apart
             || !there.asking.is_empty()
             || !there.line.is_empty()
-            || there.clients > 0;
+            || there.clients > 0
+            || (may_stay && there.published.is_some());
         if needed {
             return self.set_destination_timer(number);
         }

@@ -65,6 +65,7 @@ impl FirstStep {
             not_before,
             until,
             attempts: 0,
+            dials: 0,
             last: RelayFailure::Network,
             key_number,
             key: forward.key,

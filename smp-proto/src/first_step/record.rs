@@ -199,6 +199,7 @@ pub(super) fn decode_item(bytes: &[u8]) -> Option<Item> {
         not_before,
         until,
         attempts,
+        dials: 0,
         last,
         key_number,
         key,

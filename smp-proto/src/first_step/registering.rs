@@ -91,7 +91,7 @@ impl FirstStep {
             destination = Some(known.destination);
         }
         let destination = destination.ok_or(FirstStepError::Internal)?;
-        let published = self.destinations.get(&destination).and_then(|there| there.published(now));
+        let published = self.destinations.get(&destination).and_then(|there| there.latest(now));
         match published {
             Some(published) => self.is_registered(user, correlation, number, &published),
             None => {

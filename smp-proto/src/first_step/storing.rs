@@ -93,6 +93,7 @@ impl FirstStep {
             self.advance(client, now);
             self.forget_if_empty(client);
         }
+        self.begin_destinations(now);
     }
 
     pub(super) fn store(&mut self, writes: Vec<Write>, then: Pending) {

@@ -335,7 +335,18 @@ fn what_is_held_arrives_when_the_destination_is_back_and_is_forgotten_when_it_is
     world.relay.detach(UserId(2));
     world.pass(Duration::from_secs(600));
     assert_eq!((world.relay.held(), world.relay.clients()), (0, 0));
-    assert!(world.disk.records(&[]).next().is_none(), "nothing is left of a client that has gone");
+    assert!(world.disk.records(&[]).all(|(key, _)| key[1] == 3), "nothing is left of a client that has gone");
+    // But the destination's key is, for those who come while it is down.
+    world.restart();
+    world.there.is_up = false;
+    world.lose();
+    assert!(matches!(world.register(3, 1), Heard::Registered(_)));
+    world.relay.detach(UserId(3));
+    world.pass(Duration::from_secs(5 * 86_400));
+    assert!(world.disk.records(&[]).next().is_none(), "for some days");
+    assert_eq!(world.relay.destinations(), 0);
+    let failure = Heard::Error(FirstStepError::Relay(RelayFailure::Network));
+    assert_eq!(world.register(4, 1), failure);
 }
 
 #[test]
