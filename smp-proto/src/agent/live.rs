@@ -544,7 +544,7 @@ pub(super) const fn is_permanent(failure: &CommandFailure) -> bool {
                 | SmpError::Expired
         ),
         CommandFailure::TooLarge | CommandFailure::NoRelayKey | CommandFailure::NotTheRelay(_) => true,
-        CommandFailure::NotForwarded(_) => false,
+        CommandFailure::NotForwarded(_) | CommandFailure::NotHeld(_) => false,
         CommandFailure::NotSent | CommandFailure::OutcomeUnknown | CommandFailure::Unexpected => false,
     }
 }

@@ -8,6 +8,7 @@ use core::fmt;
 use bytes::Bytes;
 
 use super::command::OwnedLinkData;
+use super::first_step::NotHeld;
 use super::proxied::{NotTheRelay, ProxiedRelay};
 use crate::session::close::CloseReason;
 use crate::time::Instant;
@@ -156,6 +157,8 @@ pub enum CommandFailure {
     TooLarge,
     /// It was to be authorized with an X25519 key, which this relay (v6) cannot verify.
     NoRelayKey,
+    /// A first-step relay does not hold it, or has given it up.
+    NotHeld(NotHeld),
 }
 
 impl fmt::Display for CommandFailure {
@@ -182,6 +185,7 @@ impl fmt::Display for CommandFailure {
             Self::NoRelayKey => {
                 formatter.write_str("the relay is too old for X25519 keys: an Ed25519 key is needed")
             }
+            Self::NotHeld(because) => because.fmt(formatter),
         }
     }
 }

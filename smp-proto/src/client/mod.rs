@@ -29,6 +29,7 @@ mod answers;
 pub mod command;
 pub mod config;
 pub mod event;
+pub mod first_step;
 mod machine;
 pub mod proxied;
 pub mod queue;

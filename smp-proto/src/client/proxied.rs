@@ -22,7 +22,7 @@ use crate::crypto::proxy_layers::{self, INNER_SEALED_LENGTH};
 use crate::crypto::signed_key::SignedKey;
 use crate::crypto::{BoxKey, Nonce, Provider, TAG_LENGTH, nacl_box, padding};
 use crate::entropy::Entropy;
-use crate::keys::{PublicKey, X25519Public, X25519Secret};
+use crate::keys::{PublicKey, SignatureKey, X25519Public, X25519Secret};
 use crate::session::client::{AddError, write_alone};
 use crate::session::{OpenedBlock, SessionId};
 use crate::time::UnixTime;
@@ -92,15 +92,10 @@ impl ProxiedRelay {
     ) -> Result<Self, NotTheRelay> {
         let (name, versions, chain, key) = shown;
         let certificates: heapless::Vec<&[u8], 4> = chain.certificates().take(4).collect();
-        let Ok(ChainRoles::Chain { leaf, identity, .. }) = ChainRoles::of(&certificates) else {
-            return Err(NotTheRelay::WrongFingerprint);
-        };
-        let found = certificates::fingerprint(identity);
-        if chain.len() != certificates.len() || !bool::from(found.as_slice().ct_eq(&relay.fingerprint)) {
+        if chain.len() != certificates.len() {
             return Err(NotTheRelay::WrongFingerprint);
         }
-        certificates::verify_chain(provider, &certificates, now).map_err(NotTheRelay::InvalidChain)?;
-        let signer = certificates::public_key(leaf).ok_or(NotTheRelay::KeyNotVerified)?;
+        let signer = signer(provider, relay, &certificates, now)?;
         let signed = SignedKey::from_der(key.0).ok_or(NotTheRelay::KeyNotVerified)?;
         let key = match signed.key {
             PublicKey::X25519(key) if signed.verify(provider, &signer) => key,
@@ -137,6 +132,28 @@ impl fmt::Debug for ProxiedRelay {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("ProxiedRelay").field("version", &self.version).finish_non_exhaustive()
     }
+}
+
+/// The key with which `relay` signs its own keys: that of the leaf of these certificates, if they lead to the fingerprint in
+/// its address, and vouch for each other now.
+///
+/// # Errors
+/// [`NotTheRelay`].
+pub(super) fn signer(
+    provider: &dyn Provider,
+    relay: &ServerAddress,
+    certificates: &[&[u8]],
+    now: UnixTime,
+) -> Result<SignatureKey, NotTheRelay> {
+    let Ok(ChainRoles::Chain { leaf, identity, .. }) = ChainRoles::of(certificates) else {
+        return Err(NotTheRelay::WrongFingerprint);
+    };
+    let found = certificates::fingerprint(identity);
+    if !bool::from(found.as_slice().ct_eq(&relay.fingerprint)) {
+        return Err(NotTheRelay::WrongFingerprint);
+    }
+    certificates::verify_chain(provider, certificates, now).map_err(NotTheRelay::InvalidChain)?;
+    certificates::public_key(leaf).ok_or(NotTheRelay::KeyNotVerified)
 }
 
 /// A command for a [`ProxiedRelay`].

@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use smp_proto::client::first_step::NotHeld;
 use smp_proto::client::{ClosedBecause, CommandFailure, NotTheRelay};
 use smp_proto::wire::error::SmpError;
 use smp_proto::wire::version::Version;
@@ -41,6 +42,8 @@ pub enum ClientError {
     TooLarge,
     /// The command was to be authorized with an X25519 key, which this relay (v6) cannot verify.
     NoRelayKey,
+    /// A first-step relay does not hold the command, or has given it up.
+    NotHeld(NotHeld),
     /// Too many commands wait for their answers.
     TooMany,
     /// The client was closed.
@@ -60,6 +63,7 @@ impl From<CommandFailure> for ClientError {
             CommandFailure::Unexpected => Self::Unexpected,
             CommandFailure::TooLarge => Self::TooLarge,
             CommandFailure::NoRelayKey => Self::NoRelayKey,
+            CommandFailure::NotHeld(because) => Self::NotHeld(because),
         }
     }
 }
@@ -97,6 +101,7 @@ impl fmt::Display for ClientError {
             Self::Unexpected => CommandFailure::Unexpected.fmt(formatter),
             Self::TooLarge => CommandFailure::TooLarge.fmt(formatter),
             Self::NoRelayKey => CommandFailure::NoRelayKey.fmt(formatter),
+            Self::NotHeld(because) => because.fmt(formatter),
             Self::TooMany => {
                 formatter.write_str("too many commands wait for the relay's answers: wait for some of them")
             }
