@@ -4,7 +4,7 @@
 mod agent_world;
 
 use agent_world::{World, modern};
-use smp_proto::agent::{AgentConfig, ConnectionId, Event, ProxyMode, Routing};
+use smp_proto::agent::{AgentConfig, ConnectionId, Event, Isolation, ProxyMode, Routing};
 use smp_proto::time::{Duration, UnixTime};
 
 const ALICE: usize = 0;
@@ -66,6 +66,30 @@ fn two_people_connect_and_talk_and_neither_is_seen_by_the_others_relay() {
         assert!(!has_failed(&world, who));
     }
     assert!(!world.is_seen_by(BOB, ALICE) && !world.is_seen_by(ALICE, BOB));
+}
+
+#[test]
+fn connections_of_one_user_share_sessions_or_do_not() {
+    for (isolation, sessions) in [(Isolation::User, 2), (Isolation::Connection, 4)] {
+        let mut world = world(false);
+        world.people[BOB].config.routing.isolation = isolation;
+        world.crash(BOB);
+        let contacts = [connected(&mut world), connected(&mut world)];
+        for (_, at_bob) in contacts {
+            let message = world.send(BOB, at_bob, b"hello");
+            world.until("sent", |world| is_sent(world, BOB, message, true));
+        }
+        // To Bob's own relay: one for his queues, one as his proxy; of each contact, or of all.
+        assert_eq!(world.sessions_of(BOB, BOB), sessions);
+        // A restart brings as many, and messages still come.
+        world.crash(BOB);
+        for (at_alice, at_bob) in contacts {
+            world.send(ALICE, at_alice, b"to Bob");
+            let heard =
+                |event: &Event| matches!(event, Event::Message { connection, .. } if *connection == at_bob);
+            world.until("heard", |world| world.people[BOB].saw(heard));
+        }
+    }
 }
 
 #[test]

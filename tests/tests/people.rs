@@ -45,7 +45,15 @@ impl Relay {
     }
 
     fn kill_and_start_again(&mut self) {
+        self.kill();
+        self.start_again();
+    }
+
+    fn kill(&mut self) {
         self.process.take().unwrap().kill();
+    }
+
+    fn start_again(&mut self) {
         let process = self.folder.start();
         self.cable.lead_to(process.address);
         self.process = Some(process);
@@ -413,6 +421,84 @@ fn messages_go_through_ones_own_relay_and_say_so() {
         .map(|line| line["proxied"].as_bool().unwrap())
         .collect();
     assert_eq!(ways, [true, true, true, false]);
+}
+
+/// Alice and Bob, who send through their own relays, always; of whom each has heard the other.
+fn always_hidden(one: &Relay, two: &Relay) -> (Person, Person) {
+    let always = |relay| Person { proxy: "always", ..Person::at(relay) };
+    let (alice, bob) = (always(one), always(two));
+    bob.smp(&["connect", &alice.invite("bob", &[]), "alice"]);
+    let sent = bob.smp(&["send", "alice", "while all is well"]);
+    assert_eq!((&sent[0]["event"], &sent[0]["proxied"]), (&"sent".into(), &true.into()));
+    assert_eq!(alice.hears().1, "while all is well");
+    (alice, bob)
+}
+
+#[test]
+fn what_is_sent_while_the_destination_is_down_is_held_and_then_delivered() {
+    let (mut one, two) = (Relay::proxy(), Relay::proxy());
+    let (alice, bob) = always_hidden(&one, &two);
+    one.kill();
+    let mut at_bob = bob.stays(&["listen"]);
+    let held = bob.smp(&["--proxy", "always", "send", "alice", "the relay is down"]);
+    assert_eq!((&held[0]["event"], &held[0]["contact"]), (&"held".into(), &"alice".into()), "{held:?}");
+    assert!(held[0]["attempts"].is_u64() && held[0]["next"].is_i64(), "{held:?}");
+    at_bob.wait_for("held", &[]);
+    let history = bob.smp(&["history", "alice"]);
+    assert_eq!(history.last().unwrap()["state"], "held");
+    assert_eq!(bob.smp(&["contacts"])[0]["held"], 1);
+    assert_eq!(bob.smp(&["send", "alice", "so is this one"])[0]["event"], "held");
+    // The destination starts: both arrive by themselves, in their order.
+    one.start_again();
+    let mut at_alice = alice.stays(&["listen"]);
+    at_alice.wait_for("message", &[("text", "the relay is down")]);
+    at_alice.wait_for("message", &[("text", "so is this one")]);
+    at_bob.wait_for("sent", &[]);
+    at_bob.wait_for("delivered", &[]);
+    at_bob.wait_for("delivered", &[]);
+    at_bob.input = None;
+    at_bob.kill();
+    at_alice.input = None;
+    at_alice.kill();
+    let states: Vec<_> = bob.smp(&["history", "alice"]).iter().map(|line| line["state"].clone()).collect();
+    assert_eq!(states, ["delivered"; 3]);
+    assert_eq!(alice.history("bob").0, ["while all is well", "the relay is down", "so is this one"]);
+    // All is as before.
+    assert_eq!(bob.smp(&["send", "alice", "and now"]).last().unwrap()["event"], "sent");
+}
+
+#[test]
+fn what_is_held_arrives_although_the_sender_is_gone_and_the_proxy_was_killed() {
+    let (mut one, mut two) = (Relay::proxy(), Relay::proxy());
+    let (alice, bob) = always_hidden(&one, &two);
+    one.kill();
+    for text in ["first", "second"] {
+        assert_eq!(bob.smp(&["send", "alice", text])[0]["event"], "held");
+    }
+    // Bob's program has ended. His relay is killed while it holds them, and starts before the other does.
+    two.kill_and_start_again();
+    one.start_again();
+    let mut at_alice = alice.stays(&["listen"]);
+    at_alice.wait_for("message", &[("text", "first")]);
+    at_alice.wait_for("message", &[("text", "second")]);
+    // He hears of it when he comes back, and is shown that it was held till then.
+    let shown = bob.smp(&["history", "alice"]);
+    let states: Vec<_> = shown.iter().map(|line| line["state"].as_str().unwrap()).collect();
+    assert!(states[1..].iter().all(|state| ["held", "sent", "delivered"].contains(state)), "{states:?}");
+    let mut at_bob = bob.stays(&["listen"]);
+    loop {
+        let states: Vec<_> =
+            bob.smp(&["history", "alice"]).iter().map(|line| line["state"].clone()).collect();
+        if states == ["delivered"; 3] {
+            break;
+        }
+        assert!(at_bob.next().is_some(), "{states:?}");
+    }
+    at_bob.input = None;
+    at_bob.kill();
+    at_alice.input = None;
+    at_alice.kill();
+    assert_eq!(alice.history("bob").0, ["while all is well", "first", "second"], "each once");
 }
 
 #[test]

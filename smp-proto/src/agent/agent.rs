@@ -19,8 +19,8 @@ use crate::client::{
     Event as ClientEvent, Reply, SubmitError,
 };
 use crate::entropy::Entropy;
-use crate::session::TransportFacts;
 use crate::session::client::ClientSessionConfig;
+use crate::session::{Protocol, TransportFacts};
 use crate::time::{Instant, Now};
 use crate::wire::address::{AddressWithPassword, ServerAddress};
 use crate::wire::links::connection_request::ConnectionRequest;
@@ -31,8 +31,9 @@ use crate::wire::links::short_link::ShortLink;
 pub enum AgentAction {
     /// Write this, in one transaction, and report it with [`Agent::stored`].
     Store(Batch),
-    /// Connect to this relay, with TLS, then call [`Agent::connected`], or, if that fails, [`Agent::disconnected`].
-    Dial(RelayId, ServerAddress),
+    /// Connect to this relay, with TLS that offers this protocol, then call [`Agent::connected`], or, if that fails,
+    /// [`Agent::disconnected`]; when the relay turns out not to speak the protocol, [`Agent::not_spoken`].
+    Dial(RelayId, ServerAddress, Protocol),
     /// There may be blocks for this relay: send what [`Agent::poll_block`] gives, until it gives none.
     MaySend(RelayId),
     /// Close the connection to this relay. [`Agent::disconnected`] need not be called.
@@ -61,16 +62,23 @@ struct Relay {
 
 /// An agent: see the room's documentation for how to drive it.
 pub struct Agent {
-    connections: Connections,
+    pub(super) connections: Connections,
     relays: BTreeMap<RelayId, Relay>,
     /// Proxies that are, or were, used: their numbers are their places here.
-    proxies: Vec<AddressWithPassword>,
+    pub(super) proxies: Vec<(AddressWithPassword, Option<ConnectionId>)>,
+    /// The connections that messages are held over, and of whose connection.
+    pub(super) holders: BTreeMap<RelayId, ConnectionId>,
+    pub(super) next_holder: u32,
+    /// Of these the last change of what is held is not durable yet.
+    pub(super) unstored_holdings: BTreeSet<ConnectionId>,
+    /// Fingerprints of proxies that do not speak `smp-proxy/1`.
+    pub(super) not_holding: BTreeSet<Vec<u8>>,
     /// How destinations are reached that shall not see who we are.
-    routes: BTreeMap<RelayId, Route>,
-    deadlines: BTreeSet<(Instant, RelayId)>,
-    actions: VecDeque<AgentAction>,
+    pub(super) routes: BTreeMap<RelayId, Route>,
+    pub(super) deadlines: BTreeSet<(Instant, RelayId)>,
+    pub(super) actions: VecDeque<AgentAction>,
     /// Relays of which the driver was told that they may have blocks.
-    announced: BTreeSet<RelayId>,
+    pub(super) announced: BTreeSet<RelayId>,
     /// Made for every relay; the fingerprint is put in.
     template: fn(&ServerAddress, &AgentConfig) -> ClientConfig,
 }
@@ -94,10 +102,14 @@ impl Agent {
     }
 
     fn over(connections: Connections) -> Self {
-        Self {
+        let mut agent = Self {
             connections,
             relays: BTreeMap::new(),
             proxies: Vec::new(),
+            holders: BTreeMap::new(),
+            next_holder: 0,
+            unstored_holdings: BTreeSet::new(),
+            not_holding: BTreeSet::new(),
             routes: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             actions: VecDeque::new(),
@@ -105,7 +117,9 @@ impl Agent {
             template: |address, config| {
                 ClientConfig::new(ClientSessionConfig::new(address.fingerprint.clone(), config.provider))
             },
-        }
+        };
+        agent.resume_holders();
+        agent
     }
 
     /// How clients of relays are made; the usual way without this.
@@ -420,6 +434,7 @@ impl Agent {
         entropy: &mut (impl Entropy + ?Sized),
     ) {
         self.connections.stored(batch, result, now, entropy);
+        self.holdings_stored(now, entropy);
         self.pump(now, entropy);
     }
 
@@ -434,6 +449,9 @@ impl Agent {
         now: Now,
         entropy: &mut (impl Entropy + ?Sized),
     ) -> Result<(), ClientMisuse> {
+        if routing::is_holder(relay) {
+            return self.holder_connected(relay, facts, now, entropy);
+        }
         let result = match self.relays.get_mut(&relay) {
             Some(known) => known.client.connected(facts, now, entropy),
             None => Err(ClientMisuse::NotDialling),
@@ -444,10 +462,22 @@ impl Agent {
 
     /// The driver could not connect to a relay, or the connection is lost.
     pub fn disconnected(&mut self, relay: RelayId, now: Now, entropy: &mut (impl Entropy + ?Sized)) {
+        if routing::is_holder(relay) {
+            return self.holder_disconnected(relay, false, now, entropy);
+        }
         if let Some(known) = self.relays.get_mut(&relay) {
             known.client.disconnected(now, entropy);
         }
         self.client_has_changed(relay, now, entropy);
+    }
+
+    /// The driver has reached a relay that does not speak the protocol of the [`Dial`](AgentAction::Dial).
+    pub fn not_spoken(&mut self, relay: RelayId, now: Now, entropy: &mut (impl Entropy + ?Sized)) {
+        if routing::is_holder(relay) {
+            self.holder_disconnected(relay, true, now, entropy);
+        } else {
+            self.disconnected(relay, now, entropy);
+        }
     }
 
     /// Whether blocks may be given: not while too many events wait to be fetched. Stop reading until then.
@@ -470,6 +500,9 @@ impl Agent {
         if !self.wants_blocks() {
             return Err(ClientMisuse::EventsWaiting);
         }
+        if routing::is_holder(relay) {
+            return self.holder_receives(relay, block, now, entropy);
+        }
         let result = match self.relays.get_mut(&relay) {
             Some(known) => known.client.receive(block, now, entropy),
             None => Err(ClientMisuse::NotConnected),
@@ -485,6 +518,9 @@ impl Agent {
         now: Now,
         entropy: &mut (impl Entropy + ?Sized),
     ) -> Option<BytesMut> {
+        if routing::is_holder(relay) {
+            return self.holder_block(relay, now, entropy);
+        }
         let known = self.relays.get_mut(&relay)?;
         let block = known.client.poll_block(now, entropy);
         if block.is_none() {
@@ -520,6 +556,10 @@ impl Agent {
             && at <= now.instant
         {
             self.deadlines.remove(&(at, relay));
+            if routing::is_holder(relay) {
+                self.holder_timeout(relay, now, entropy);
+                continue;
+            }
             if let Some(known) = self.relays.get_mut(&relay) {
                 known.deadline = None;
                 known.client.handle_timeout(now, entropy);
@@ -577,10 +617,14 @@ impl Agent {
     }
 
     /// Carries what the connections want to the clients.
-    fn pump(&mut self, now: Now, entropy: &mut (impl Entropy + ?Sized)) {
+    pub(super) fn pump(&mut self, now: Now, entropy: &mut (impl Entropy + ?Sized)) {
         let mut touched = BTreeSet::new();
-        while let Some(RelayCommand { task, relay, command }) = self.connections.poll_command() {
-            touched.extend(self.route(task, relay, command, now, entropy));
+        loop {
+            while let Some(RelayCommand { task, relay, command }) = self.connections.poll_command() {
+                touched.extend(self.route(task, relay, command, now, entropy));
+            }
+            let Some(id) = self.connections.core.holding.pop_first() else { break };
+            self.holder_has_changed(id, now, entropy);
         }
         for relay in touched {
             self.touch(relay, now);
@@ -596,17 +640,24 @@ impl Agent {
         now: Now,
         entropy: &mut (impl Entropy + ?Sized),
     ) -> Option<RelayId> {
+        let command = self.hold_behind_others(task, relay, command, now, entropy)?;
         let address = self.connections.relay_address(relay)?;
         match self.connections.core.config.routing.way(&command, address, entropy) {
             Way::Straight => self.submit(relay, Purpose::Task(task), command),
             Way::Proxy(proxy) => {
-                let place = self.proxies.iter().position(|known| known == proxy);
-                let place = place.unwrap_or_else(|| {
-                    let proxy = proxy.clone();
-                    self.proxies.push(proxy);
-                    self.proxies.len() - 1
-                });
-                self.submit_through(routing::proxy_id(place)?, relay, task, command)
+                let proxy = match self.routes.get(&relay) {
+                    Some(route) => route.proxy,
+                    None => {
+                        let owner = self.connections.core.owner(relay);
+                        let is_it = |known: &(AddressWithPassword, _)| known.0 == *proxy && known.1 == owner;
+                        let place = self.proxies.iter().position(is_it).unwrap_or(self.proxies.len());
+                        if place == self.proxies.len() {
+                            self.proxies.push((proxy.clone(), owner));
+                        }
+                        routing::proxy_id(place)?
+                    }
+                };
+                self.submit_through(proxy, relay, task, command)
             }
             Way::None => {
                 self.not_forwarded(relay, CommandFailure::NotSent);
@@ -645,7 +696,7 @@ impl Agent {
     /// The address of a relay, or of a proxy.
     fn address_of(&self, id: RelayId) -> Option<ServerAddress> {
         match routing::proxy_index(id) {
-            Some(place) => self.proxies.get(place).map(|proxy| proxy.address.clone()),
+            Some(place) => self.proxies.get(place).map(|(proxy, _)| proxy.address.clone()),
             None => self.connections.relay_address(id).cloned(),
         }
     }
@@ -674,12 +725,12 @@ impl Agent {
             return None;
         }
         let address = self.connections.relay_address(relay)?.clone();
-        let password = self.proxies.get(routing::proxy_index(proxy)?)?.password.clone();
+        let password = self.proxies.get(routing::proxy_index(proxy)?)?.0.password.clone();
         let password = password.map(|password| bytes::Bytes::copy_from_slice(&password));
         self.submit(proxy, Purpose::Reach(relay), ClientCommand::proxy_connect(address, password))
     }
 
-    fn not_forwarded(&mut self, relay: RelayId, failure: CommandFailure) {
+    pub(super) fn not_forwarded(&mut self, relay: RelayId, failure: CommandFailure) {
         if let Some(address) = self.connections.relay_address(relay).cloned() {
             self.connections.core.event(Event::NotForwarded { relay: Box::new(address), failure });
         }
@@ -708,9 +759,15 @@ impl Agent {
             (Purpose::Reach(relay), result) => {
                 let failure = result.err().unwrap_or(CommandFailure::Unexpected);
                 // Another proxy may reach it.
-                let waiting = self.routes.remove(&relay).map(|route| route.waiting).unwrap_or_default();
-                self.not_forwarded(relay, failure);
+                let Some(Route { proxy, waiting, .. }) = self.routes.remove(&relay) else { return };
+                let mut told = false;
                 for (task, command) in waiting {
+                    let Some(command) = self.hold(task, relay, proxy, command, &failure, now, entropy) else {
+                        continue;
+                    };
+                    if !core::mem::replace(&mut told, true) {
+                        self.not_forwarded(relay, failure.clone());
+                    }
                     self.straight_or_later(task, relay, command, now, entropy);
                 }
             }
@@ -719,6 +776,7 @@ impl Agent {
                     return self.connections.answer_through_proxy(task, Err(failure), now, entropy);
                 }
                 let meaning = routing::meaning(&failure);
+                let proxy = self.routes.get(&relay).map_or(relay, |route| route.proxy);
                 if matches!(failure, CommandFailure::NotForwarded(_))
                     && let Some(route) = self.routes.get_mut(&relay)
                 {
@@ -734,13 +792,23 @@ impl Agent {
                     Meaning::NotDone => {
                         // Another proxy may reach it.
                         let route = self.routes.remove(&relay);
-                        self.not_forwarded(relay, failure);
-                        for (task, command) in route.map(|route| route.waiting).unwrap_or_default() {
+                        let proxy = route.as_ref().map_or(proxy, |route| route.proxy);
+                        let waiting = route.map(|route| route.waiting).unwrap_or_default();
+                        let mut told = false;
+                        for (task, command) in core::iter::once((task, *command)).chain(waiting) {
+                            let held = self.hold(task, relay, proxy, command, &failure, now, entropy);
+                            let Some(command) = held else { continue };
+                            if !core::mem::replace(&mut told, true) {
+                                self.not_forwarded(relay, failure.clone());
+                            }
                             self.straight_or_later(task, relay, command, now, entropy);
                         }
-                        self.straight_or_later(task, relay, *command, now, entropy);
                     }
                     Meaning::Unknown => {
+                        let held = self.hold(task, relay, proxy, *command, &failure, now, entropy);
+                        if held.is_none() {
+                            return;
+                        }
                         self.not_forwarded(relay, failure);
                         self.connections.answer_through_proxy(
                             task,
@@ -751,8 +819,9 @@ impl Agent {
                     }
                 }
             }
-            (Purpose::Forwarded(task, ..), result) => {
-                self.connections.answer_through_proxy(task, result, now, entropy)
+            (Purpose::Forwarded(task, relay, _), result) => {
+                self.register_while_all_is_well(task, relay, now, entropy);
+                self.connections.answer_through_proxy(task, result, now, entropy);
             }
         }
     }
@@ -793,7 +862,7 @@ impl Agent {
         while let Some(action) = relay.client.poll_action() {
             self.actions.push_back(match action {
                 Action::Dial => match &address {
-                    Some(address) => AgentAction::Dial(id, address.clone()),
+                    Some(address) => AgentAction::Dial(id, address.clone(), Protocol::Smp),
                     None => continue,
                 },
                 Action::Close => AgentAction::Close(id),

@@ -83,6 +83,8 @@ pub struct Status {
     pub is_address: bool,
     /// Messages that wait to be sent.
     pub waiting: usize,
+    /// Messages that a proxy holds, or is being given to hold.
+    pub held: usize,
     /// Whether the next step is a relay's answer, and nobody's else.
     pub is_busy: bool,
     /// How many messages [`send`](Connections::send) has ever taken. After a crash, an application that has asked for more
@@ -592,7 +594,8 @@ impl Live {
             may_send: self.may_send(),
             connected: self.connection.stage == Stage::Connected,
             is_address: matches!(self.connection.stage, Stage::Address | Stage::CreatingAddress),
-            waiting: self.outgoing.len(),
+            waiting: self.outgoing.len().saturating_sub(self.handed_over.len()),
+            held: self.handed_over.len(),
             is_busy: self.connection.stage.waits_for_a_relay(),
             accepted: self.connection.accepted,
             synchronization: self.connection.synchronization,

@@ -2,10 +2,11 @@
 
 use alloc::vec::Vec;
 
-use super::routing::{ProxyMode, Routing};
+use super::routing::{Isolation, ProxyMode, Routing};
 use crate::backoff::Backoff;
 use crate::crypto::Provider;
 use crate::time::Duration;
+use crate::wire::first_step::Hold;
 use crate::wire::version::{Version, VersionRange};
 
 /// The first version of the agent's protocol with receipts.
@@ -82,6 +83,8 @@ impl AgentConfig {
                 known: Vec::new(),
                 proxies: Vec::new(),
                 is_protected: false,
+                isolation: Isolation::User,
+                hold: Hold::Never,
             },
             limits: AgentLimits {
                 connections: 100_000,

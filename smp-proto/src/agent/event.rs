@@ -111,6 +111,18 @@ pub enum Event {
         /// Whether it went through a proxy: their relay has not seen us.
         proxied: bool,
     },
+    /// The peer's relay cannot be reached: the proxy holds this message, and tries by itself, whether or not we are there.
+    /// Told again when it has tried; [`Sent`](Self::Sent) or [`NotSent`](Self::NotSent) follows.
+    Held {
+        /// The connection.
+        connection: ConnectionId,
+        /// The number that [`send`](super::Agent::send) gave it.
+        number: i64,
+        /// How often it was tried.
+        attempts: u16,
+        /// When it is tried next.
+        next: UnixTime,
+    },
     /// This message will not be sent.
     NotSent {
         /// The connection.
@@ -367,6 +379,9 @@ impl fmt::Debug for Event {
             }
             Self::Sent { connection, number, proxied } => {
                 return write!(formatter, "Sent({}, {number}, proxied: {proxied})", connection.0);
+            }
+            Self::Held { connection, number, attempts, next } => {
+                return write!(formatter, "Held({}, {number}, {attempts}, {})", connection.0, next.0);
             }
             Self::NotForwarded { failure, .. } => return write!(formatter, "NotForwarded({failure:?})"),
             Self::NotSent { connection, number, failure } => {

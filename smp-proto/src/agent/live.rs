@@ -1,12 +1,13 @@
 //! One connection at work: its record, and what only this run of the agent knows.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::event::Event;
+use super::holding::Holder;
 use super::machine::Core;
 use super::record::connection::{Connection, Stage};
 use super::record::message::{Outgoing, Received};
@@ -241,6 +242,10 @@ pub(super) struct Live {
     pub sending: Attempt,
     /// A message that may be with the peer's relay although it did not say so.
     pub maybe_delivered: Option<Sequence>,
+    /// Messages of those that a proxy has, or is to have: it holds them until the peer's relay can be reached.
+    pub handed_over: BTreeSet<Sequence>,
+    /// What the proxy holds.
+    pub holder: Option<Holder>,
     /// Whether the application was told that the peer's queue is full.
     pub full: bool,
     /// When this connection is to be looked at again.
@@ -263,6 +268,8 @@ impl Live {
             step: Attempt::default(),
             sending: Attempt::default(),
             maybe_delivered: None,
+            handed_over: BTreeSet::new(),
+            holder: None,
             full: false,
             wake: None,
             deletion_is_told: true,
@@ -288,6 +295,7 @@ impl Live {
         for received in self.queues.values().filter_map(|queue| queue.received.as_ref()) {
             core.event(received.event(self.id));
         }
+        self.resume_holding();
         // It may have left before the agent stopped.
         self.maybe_delivered = self.outgoing.front().map(|(sequence, ..)| *sequence);
         if let Stage::Confirmed { information, .. } = &self.connection.stage {
@@ -305,6 +313,9 @@ impl Live {
 
     /// Forgets the messages that wait to be sent, and those that wait for the application.
     pub fn drop_messages(&mut self, core: &mut Core) {
+        for sequence in core::mem::take(&mut self.handed_over) {
+            self.forget_held(core, sequence);
+        }
         for (sequence, ..) in self.outgoing.drain(..) {
             core.outgoing = core.outgoing.saturating_sub(1);
             core.touch(RecordKey::Outgoing(self.id, sequence));
@@ -470,6 +481,9 @@ impl Live {
         }
         self.step.digest(digest);
         self.sending.digest(digest);
+        if let Some(holder) = &self.holder {
+            holder.digest(core, digest);
+        }
         digest_maybe(digest, self.maybe_delivered.map(|sequence| sequence.0.to_be_bytes()));
         digest_maybe(digest, self.wake.map(|at| at.as_micros().to_be_bytes()));
         digest.update([
@@ -493,6 +507,7 @@ impl Live {
             numbers.last().is_none_or(|last| *last <= self.connection.sent.number),
             "a message with a number that was not given out"
         );
+        self.check_holding();
         if self.connection.stage == Stage::Connected {
             assert!(self.ratchet.is_some(), "connected without a ratchet");
             assert!(!self.connection.send.is_empty(), "connected without a queue to send to");

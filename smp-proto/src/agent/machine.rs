@@ -13,11 +13,13 @@ use zeroize::Zeroizing;
 
 use super::config::AgentConfig;
 use super::event::Event;
+use super::holding::Holder;
 use super::live::{Live, Task};
 use super::record::connection::{Connection, Stage};
 use super::record::message::{Outgoing, Received};
 use super::record::request::Request;
 use super::record::{Counters, Record, RecordError};
+use super::routing::Isolation;
 use super::storage::{Batch, BatchId, ConnectionId, QueueNumber, RecordKey, RequestId, StorageFailed, Write};
 use crate::client::{ClientCommand, CommandFailure, Reply};
 use crate::crypto::ratchet::Ratchet;
@@ -66,9 +68,11 @@ pub(super) struct Core {
     pub outgoing: usize,
     /// Connections that may have something to do.
     pub ready: BTreeSet<ConnectionId>,
+    isolation: Isolation,
     relays: BTreeMap<Vec<u8>, RelayId>,
-    addresses: Vec<ServerAddress>,
-    tasks: BTreeMap<TaskId, (ConnectionId, Task)>,
+    /// The addresses, and whose sessions they are when those are nobody else's.
+    addresses: Vec<(ServerAddress, Option<ConnectionId>)>,
+    pub tasks: BTreeMap<TaskId, (ConnectionId, Task)>,
     next_task: u64,
     commands: VecDeque<RelayCommand>,
     timers: BTreeSet<(Instant, ConnectionId)>,
@@ -80,6 +84,10 @@ pub(super) struct Core {
     in_flight: Option<(u64, Vec<RecordKey>)>,
     /// The last batch that is done.
     completed: u64,
+    /// Connections of which a proxy holds something else than it did.
+    pub holding: BTreeSet<ConnectionId>,
+    /// Connections to proxies that nobody needs any more, and their deadlines.
+    pub holders_gone: Vec<(RelayId, Option<Instant>)>,
     /// After a failed write: how many failed in a row, and when to try again.
     storage_failures: u32,
     storage_retry: Option<Instant>,
@@ -101,22 +109,31 @@ impl Core {
         self.events.push_back((self.accumulating, event));
     }
 
-    /// The number of this relay.
-    pub fn relay(&mut self, address: &ServerAddress) -> RelayId {
+    /// The number of this relay, for this connection.
+    pub fn relay(&mut self, connection: ConnectionId, address: &ServerAddress) -> RelayId {
+        let owner = (self.isolation == Isolation::Connection).then_some(connection);
         let mut key = Vec::new();
         // A `Vec` is never full; a list that is too long was refused when it came in.
         let _ = address.write(&mut key);
+        if let Some(owner) = owner {
+            key.extend_from_slice(&owner.0.to_be_bytes());
+        }
         if let Some(id) = self.relays.get(&key) {
             return *id;
         }
         let id = RelayId(u32::try_from(self.addresses.len()).unwrap_or(u32::MAX));
-        self.addresses.push(address.clone());
+        self.addresses.push((address.clone(), owner));
         self.relays.insert(key, id);
         id
     }
 
     pub fn address(&self, relay: RelayId) -> Option<&ServerAddress> {
-        self.addresses.get(usize::try_from(relay.0).ok()?)
+        self.addresses.get(usize::try_from(relay.0).ok()?).map(|(address, _)| address)
+    }
+
+    /// Whose sessions with this relay they are, when they are not everybody's.
+    pub fn owner(&self, relay: RelayId) -> Option<ConnectionId> {
+        self.addresses.get(usize::try_from(relay.0).ok()?).and_then(|(_, owner)| *owner)
     }
 
     /// Gives out a command.
@@ -129,7 +146,7 @@ impl Core {
     ) {
         let id = TaskId(self.next_task);
         self.next_task = self.next_task.wrapping_add(1);
-        let relay = self.relay(address);
+        let relay = self.relay(connection, address);
         self.tasks.insert(id, (connection, task));
         self.commands.push_back(RelayCommand { task: id, relay, command });
     }
@@ -205,6 +222,7 @@ impl Connections {
             requests: BTreeMap::new(),
             queues: BTreeMap::new(),
             core: Core {
+                isolation: config.routing.isolation,
                 config,
                 counters: Counters::default(),
                 outgoing: 0,
@@ -220,6 +238,8 @@ impl Connections {
                 accumulating: 1,
                 in_flight: None,
                 completed: 0,
+                holding: BTreeSet::new(),
+                holders_gone: Vec::new(),
                 storage_failures: 0,
                 storage_retry: None,
             },
@@ -284,6 +304,10 @@ impl Connections {
             (RecordKey::Received(_, queue), Some(live)) => {
                 live.queue(queue).received = Some(Received::decode(key, bytes)?);
             }
+            (RecordKey::Holding(_), Some(live)) => {
+                let holder = Holder::restore(&self.core.config, bytes);
+                live.holder = Some(holder.map_err(|_| RecordError::Damaged(key))?);
+            }
         }
         Ok(())
     }
@@ -299,7 +323,7 @@ impl Connections {
             .map(|queue| (queue.relay.clone(), queue.recipient.clone(), queue.number))
             .collect();
         for (relay, recipient, number) in queues {
-            let relay = self.core.relay(&relay);
+            let relay = self.core.relay(id, &relay);
             self.queues.insert((relay, recipient), (id, number));
         }
         self.core.ready.insert(id);
@@ -379,6 +403,9 @@ impl Connections {
                 .and_then(|queue| queue.received.as_ref())
                 .map(Received::encode),
             RecordKey::Request(id) => self.requests.get(&id).map(Request::encode),
+            RecordKey::Holding(_) => {
+                live.and_then(|live| live.holder.as_ref()).map(|holder| holder.client.holdings.record())
+            }
         };
         found.transpose()
     }
@@ -467,7 +494,7 @@ impl Connections {
             return None;
         };
         let queue = self.lives.get(&id)?.connection.receive_queue(*queue)?;
-        let relay = self.core.relay(&queue.relay);
+        let relay = self.core.relay(id, &queue.relay);
         Some((relay, queue.recipient.clone(), message.clone(), body.clone()))
     }
 
@@ -559,7 +586,7 @@ impl Connections {
                 if let Some(number) = live.queue_created(new, result, core, now, entropy)
                     && let Some(queue) = live.connection.receive_queue(number)
                 {
-                    let relay = core.relay(&queue.relay);
+                    let relay = core.relay(id, &queue.relay);
                     self.queues.insert((relay, queue.recipient.clone()), (id, number));
                 }
             }
@@ -578,7 +605,7 @@ impl Connections {
                 if live.queue_deleted(number, result, core, now, entropy)
                     && let Some((relay, recipient)) = place
                 {
-                    let relay = core.relay(&relay);
+                    let relay = core.relay(id, &relay);
                     self.queues.remove(&(relay, recipient));
                 }
             }
@@ -608,7 +635,7 @@ impl Connections {
         self.core.wake(id, live.wake.take(), None);
         live.drop_messages(&mut self.core);
         for queue in &live.connection.receive {
-            let relay = self.core.relay(&queue.relay);
+            let relay = self.core.relay(id, &queue.relay);
             self.queues.remove(&(relay, queue.recipient.clone()));
         }
         let requests: Vec<_> =
@@ -618,7 +645,10 @@ impl Connections {
             self.core.touch(RecordKey::Request(request));
         }
         self.core.touch(RecordKey::Ratchet(id));
+        self.core.touch(RecordKey::Holding(id));
         self.core.touch(RecordKey::Connection(id));
+        self.core.holders_gone.extend(live.holder.and_then(|holder| holder.given_up()));
+        self.core.holding.insert(id);
         if told {
             self.core.event(Event::Deleted { connection: id });
         }
@@ -639,6 +669,7 @@ impl Connections {
         for (id, live) in &self.lives {
             record(RecordKey::Connection(*id));
             record(RecordKey::Ratchet(*id));
+            record(RecordKey::Holding(*id));
             live.skipped.iter().for_each(|key| record(RecordKey::Skipped(*id, key.id())));
             live.outgoing.iter().for_each(|(sequence, ..)| record(RecordKey::Outgoing(*id, *sequence)));
             live.queues.keys().for_each(|queue| record(RecordKey::Received(*id, *queue)));

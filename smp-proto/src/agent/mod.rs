@@ -70,7 +70,7 @@
 //! use bytes::BytesMut;
 //! use smp_proto::agent::{Agent, AgentAction, Batch, BatchId, CommandError, Event, RelayId, StorageFailed};
 //! use smp_proto::entropy::Entropy;
-//! use smp_proto::session::TransportFacts;
+//! use smp_proto::session::{Protocol, TransportFacts};
 //! use smp_proto::time::{Instant, Now};
 //! use smp_proto::wire::address::ServerAddress;
 //!
@@ -97,7 +97,8 @@
 //!     fn now(&self) -> Now;
 //!     /// Waits for something to happen, at most until `deadline`; reads blocks only while the agent wants them.
 //!     fn wait(&mut self, deadline: Option<Instant>, wants_blocks: bool) -> Input;
-//!     fn dial(&mut self, relay: RelayId, address: &ServerAddress);
+//!     /// Also which application protocol TLS is to offer. A relay that knows none of `smp-proxy/1`: `Agent::not_spoken`.
+//!     fn dial(&mut self, relay: RelayId, address: &ServerAddress, protocol: Protocol);
 //!     fn send(&mut self, relay: RelayId, block: BytesMut);
 //!     fn close(&mut self, relay: RelayId);
 //!     /// One transaction: encrypted at rest, since it holds keys.
@@ -112,7 +113,7 @@
 //!         while let Some(action) = agent.poll_action() {
 //!             match action {
 //!                 AgentAction::Store(batch) => world.store(batch),
-//!                 AgentAction::Dial(relay, address) => world.dial(relay, &address),
+//!                 AgentAction::Dial(relay, address, protocol) => world.dial(relay, &address, protocol),
 //!                 AgentAction::Close(relay) => world.close(relay),
 //!                 AgentAction::MaySend(relay) => {
 //!                     while let Some(block) = agent.poll_block(relay, world.now(), entropy) {
@@ -162,7 +163,7 @@
 //! #     fn wait(&mut self, _: Option<Instant>, _: bool) -> Input {
 //! #         match self.stored.pop() { Some(id) => Input::Stored(id, Ok(())), None => Input::Stop }
 //! #     }
-//! #     fn dial(&mut self, _: RelayId, _: &ServerAddress) { self.dialled += 1; }
+//! #     fn dial(&mut self, _: RelayId, _: &ServerAddress, _: Protocol) { self.dialled += 1; }
 //! #     fn send(&mut self, _: RelayId, _: BytesMut) {}
 //! #     fn close(&mut self, _: RelayId) {}
 //! #     fn store(&mut self, batch: Batch) { self.stored.push(batch.id); }
@@ -183,6 +184,7 @@ mod commands;
 mod config;
 mod establish;
 mod event;
+mod holding;
 mod incoming;
 mod join;
 mod live;
@@ -201,7 +203,7 @@ pub use config::{AgentConfig, AgentLimits, MAX_BODY, MAX_USER_DATA};
 pub use event::{Direction, DroppedBecause, Event, FailedBecause, Integrity, SwitchPhase};
 pub use machine::{Connections, RelayCommand, RelayId, TaskId};
 pub use record::RecordError;
-pub use routing::{ProxyMode, Routing};
+pub use routing::{Isolation, ProxyMode, Routing};
 pub use storage::{
     Batch, BatchId, ConnectionId, QueueNumber, RecordKey, RequestId, Sequence, StorageFailed, Write,
 };

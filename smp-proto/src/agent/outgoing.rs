@@ -15,13 +15,14 @@ use super::record::connection::{Stage, UNRECEIPTED};
 use super::record::message::{Outgoing, OutgoingContent, OutgoingKind};
 use super::record::queue::SendQueue;
 use super::storage::{QueueNumber, RecordKey, Sequence};
-use crate::client::{CommandFailure, Reply};
+use crate::client::{ClientCommand, CommandFailure, Reply};
 use crate::crypto::Nonce;
 use crate::crypto::envelope::{self, ClientMessage, EnvelopeHeader};
 use crate::crypto::padding::LENGTH_BYTES;
 use crate::crypto::ratchet::SealingKey;
 use crate::entropy::Entropy;
 use crate::time::Now;
+use crate::wire::address::ServerAddress;
 use crate::wire::agent_message::{
     AgentEnvelope, AgentEnvelopeContent, AgentMessage, AgentMessageContent, padded_lengths,
 };
@@ -169,35 +170,40 @@ impl Live {
         self.connection.send.iter().find(|queue| queue.replaces.is_none())
     }
 
-    /// Sends the first message that waits, unless one is on its way.
+    /// Sends the first message that waits, unless one is on its way. What a proxy holds waits no more.
     pub fn send_next(&mut self, core: &mut Core, now: Now) {
         while self.may_leave() && self.sending.may_start(now) {
-            let Some((sequence, stamp, outgoing)) = self.outgoing.front() else { return };
+            let mut waiting =
+                self.outgoing.iter().filter(|(sequence, ..)| !self.handed_over.contains(sequence));
+            let Some((sequence, stamp, outgoing)) = waiting.next() else { return };
             if !core.is_durable(*stamp) {
                 return;
             }
-            let queue = match outgoing.queue {
-                Some(number) => self.connection.send_queue(number),
-                None => self.queue_in_use(),
-            };
             let sequence = *sequence;
-            let Some((queue, body)) =
-                queue.and_then(|queue| Some((queue, self.seal(core, queue, outgoing)?)))
-            else {
+            let Some((relay, command)) = self.send_command(core, outgoing) else {
                 // Its queue is gone: so is whoever should have got it.
                 self.forget_outgoing(core, sequence);
                 continue;
             };
-            let notification = outgoing.notification || outgoing.kind.notifies();
-            let authorized = match outgoing.kind {
-                OutgoingKind::Request => false,
-                OutgoingKind::Confirmation => queue.is_securable(),
-                _ => true,
-            };
-            let command = sender(queue, authorized).send(notification, body);
-            core.command(self.id, Task::Send(sequence), &queue.relay, command);
+            core.command(self.id, Task::Send(sequence), &relay, command);
             self.sending.start();
         }
+    }
+
+    /// The `SEND` of a message, and the relay that it is for: the same bytes each time.
+    pub fn send_command(&self, core: &Core, outgoing: &Outgoing) -> Option<(ServerAddress, ClientCommand)> {
+        let queue = match outgoing.queue {
+            Some(number) => self.connection.send_queue(number),
+            None => self.queue_in_use(),
+        }?;
+        let body = self.seal(core, queue, outgoing)?;
+        let notification = outgoing.notification || outgoing.kind.notifies();
+        let authorized = match outgoing.kind {
+            OutgoingKind::Request => false,
+            OutgoingKind::Confirmation => queue.is_securable(),
+            _ => true,
+        };
+        Some((queue.relay.clone(), sender(queue, authorized).send(notification, body)))
     }
 
     /// The body of `SEND`: the same bytes each time.
@@ -232,7 +238,10 @@ impl Live {
     }
 
     /// Takes a message out of those that wait.
-    fn forget_outgoing(&mut self, core: &mut Core, sequence: Sequence) -> Option<Outgoing> {
+    pub fn forget_outgoing(&mut self, core: &mut Core, sequence: Sequence) -> Option<Outgoing> {
+        if self.handed_over.remove(&sequence) {
+            self.forget_held(core, sequence);
+        }
         let place = self.outgoing.iter().position(|(other, ..)| *other == sequence)?;
         let (.., outgoing) = self.outgoing.remove(place)?;
         core.outgoing = core.outgoing.saturating_sub(1);
@@ -304,7 +313,7 @@ impl Live {
     }
 
     /// The peer's relay has a message.
-    fn delivered(&mut self, core: &mut Core, outgoing: &Outgoing, proxied: bool) {
+    pub fn delivered(&mut self, core: &mut Core, outgoing: &Outgoing, proxied: bool) {
         let connection = self.id;
         match outgoing.kind {
             OutgoingKind::Confirmation => self.confirmation_delivered(core),
@@ -332,7 +341,7 @@ impl Live {
     }
 
     /// The peer's relay will never take a message.
-    fn not_delivered(&mut self, core: &mut Core, outgoing: &Outgoing, failure: CommandFailure) {
+    pub fn not_delivered(&mut self, core: &mut Core, outgoing: &Outgoing, failure: CommandFailure) {
         let connection = self.id;
         let gone = matches!(failure, CommandFailure::Refused(SmpError::Authorization));
         match outgoing.kind {

@@ -28,6 +28,7 @@ use crate::client::{ClientCommand, CommandFailure, ProxiedRelay};
 use crate::entropy::Entropy;
 use crate::wire::address::{AddressWithPassword, Host, ServerAddress};
 use crate::wire::error::{BrokerError, NetworkError, ProxyError, SmpError};
+use crate::wire::first_step::Hold;
 
 /// When commands go through a proxy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,6 +44,16 @@ pub enum ProxyMode {
     Never,
 }
 
+/// Who shares a session with a relay, or with a proxy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Isolation {
+    /// All connections of the user: one session with each relay, which sees that they are one user's.
+    #[default]
+    User,
+    /// Nobody: each connection has sessions of its own, at the price of as many TLS connections.
+    Connection,
+}
+
 /// Which way commands take.
 #[derive(Clone, Debug, Default)]
 pub struct Routing {
@@ -56,6 +67,10 @@ pub struct Routing {
     pub proxies: Vec<AddressWithPassword>,
     /// Whether the driver reaches relays in a way that hides our address: through Tor, say.
     pub is_protected: bool,
+    /// Who shares sessions. It is fixed when an agent is made: [`set_routing`](super::Agent::set_routing) does not change it.
+    pub isolation: Isolation,
+    /// For how long a proxy may hold messages for relays that it cannot reach: the `holding` file of this room.
+    pub hold: Hold,
 }
 
 /// Numbers of proxies begin here: a proxy is not the relay at the same address.
@@ -81,6 +96,19 @@ pub(super) struct Route {
     pub(super) is_asking: bool,
     /// Commands that wait for it.
     pub(super) waiting: VecDeque<(TaskId, ClientCommand)>,
+}
+
+/// Numbers of the connections over which proxies hold messages begin here.
+const HOLDERS: u32 = 1 << 30;
+
+/// The number of the holder with this ordinal.
+pub(super) const fn holder_id(ordinal: u32) -> RelayId {
+    RelayId(HOLDERS | (ordinal % HOLDERS))
+}
+
+/// Whether a number is a holder's.
+pub(super) const fn is_holder(id: RelayId) -> bool {
+    id.0 & (HOLDERS | PROXIES) == HOLDERS
 }
 
 /// What is to be done with a command.
@@ -156,6 +184,19 @@ pub(super) const fn meaning(failure: &CommandFailure) -> Meaning {
         | CommandFailure::OutcomeUnknown => Meaning::Unknown,
         _ => Meaning::NotDone,
     }
+}
+
+/// Whether it means that the proxy cannot reach the destination now, and may later.
+pub(super) const fn is_out_of_reach(failure: &CommandFailure) -> bool {
+    matches!(
+        failure,
+        CommandFailure::NotForwarded(SmpError::Proxy(ProxyError::Broker(
+            BrokerError::Timeout
+                | BrokerError::Network(
+                    NetworkError::Connect(_) | NetworkError::Failed | NetworkError::Timeout
+                )
+        )))
+    )
 }
 
 #[cfg(test)]

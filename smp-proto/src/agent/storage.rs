@@ -44,6 +44,8 @@ pub enum RecordKey {
     Received(ConnectionId, QueueNumber),
     /// A request that the application has neither accepted nor rejected.
     Request(RequestId),
+    /// What a first-step relay holds of a connection's messages: its token, and the keys of commands.
+    Holding(ConnectionId),
 }
 
 impl RecordKey {
@@ -58,6 +60,7 @@ impl RecordKey {
             Self::Received(id, queue) => (4, [Some(id.0), Some(u64::from(queue.0)), None]),
             Self::Skipped(id, key) => (6, [Some(id.0), Some(key.chain), Some(u64::from(key.number))]),
             Self::Request(id) => (5, [Some(id.0), None, None]),
+            Self::Holding(id) => (7, [Some(id.0), None, None]),
         };
         let mut bytes = Vec::with_capacity(25);
         bytes.push(kind);
@@ -84,6 +87,7 @@ impl RecordKey {
                 ConnectionId(number()?),
                 SkippedId { chain: number()?, number: u32::try_from(number()?).ok()? },
             ),
+            7 => Self::Holding(ConnectionId(number()?)),
             _ => return None,
         };
         read.end()?;
@@ -97,7 +101,8 @@ impl RecordKey {
             | Self::Ratchet(id)
             | Self::Skipped(id, _)
             | Self::Outgoing(id, _)
-            | Self::Received(id, _) => Some(id),
+            | Self::Received(id, _)
+            | Self::Holding(id) => Some(id),
             Self::Counters | Self::Request(_) => None,
         }
     }
@@ -161,6 +166,7 @@ mod tests {
             RecordKey::Outgoing(connection, Sequence(u64::MAX)),
             RecordKey::Received(connection, queue),
             RecordKey::Request(RequestId(9)),
+            RecordKey::Holding(connection),
             RecordKey::Skipped(connection, SkippedId { chain: 5, number: 6 }),
         ];
         for key in keys {
@@ -169,6 +175,6 @@ mod tests {
             assert_eq!(RecordKey::from_bytes(&bytes[1..]).filter(|other| *other == key), None);
             assert_eq!(RecordKey::from_bytes(&[&bytes[..], &[0]].concat()), None);
         }
-        assert_eq!(RecordKey::from_bytes(&[7]), None);
+        assert_eq!(RecordKey::from_bytes(&[8]), None);
     }
 }

@@ -56,6 +56,7 @@ use smp_proto::agent::{
     Agent, AgentAction, AgentConfig, Batch, Event, RecordError, RecordKey, RelayId, StorageFailed, Write,
 };
 use smp_proto::entropy::SeededEntropy;
+use smp_proto::session::Protocol;
 use smp_proto::time::{Instant, Now};
 use smp_proto::wire::address::ServerAddress;
 use zeroize::Zeroizing;
@@ -66,6 +67,7 @@ use crate::client::{ClientError, fresh_entropy};
 use crate::fast_cryptography::FAST;
 use crate::readiness::{Bell, Socket};
 use crate::relay::clock::Clock;
+use crate::tls::{TlsError, TlsFailure};
 
 /// How an agent is run.
 #[derive(Clone, Debug)]
@@ -392,6 +394,11 @@ impl AgentRuntime {
     /// A connection is over, or could not be made.
     fn lose(&mut self, id: RelayId, error: ClientError) {
         let Some(link) = self.relays.remove(&id) else { return };
+        if link.protocol == Protocol::FirstStep && is_not_spoken(&error) {
+            // That a proxy cannot hold messages is nobody's trouble: they are sent as ever.
+            self.agent.not_spoken(id, self.clock.now(), &mut self.entropy);
+            return;
+        }
         self.told.push_back(Told::Unreachable { relay: link.address, error });
         self.agent.disconnected(id, self.clock.now(), &mut self.entropy);
     }
@@ -402,7 +409,7 @@ impl AgentRuntime {
             while let Some(action) = self.agent.poll_action() {
                 match action {
                     AgentAction::Store(batch) => self.store(batch),
-                    AgentAction::Dial(id, address) => self.dial(id, address),
+                    AgentAction::Dial(id, address, protocol) => self.dial(id, address, protocol),
                     AgentAction::Close(id) => {
                         if let Some(mut link) = self.relays.remove(&id) {
                             link.close();
@@ -445,10 +452,11 @@ impl AgentRuntime {
         self.agent.stored(batch.id, result, self.clock.now(), &mut self.entropy);
     }
 
-    fn dial(&mut self, id: RelayId, address: ServerAddress) {
+    fn dial(&mut self, id: RelayId, address: ServerAddress, protocol: Protocol) {
         self.attempt += 1;
         let (attempt, answers) = (self.attempt, self.answers.0.clone());
-        match RelayLink::dial(address.clone(), attempt, self.timeout, answers, self.bell.waker()) {
+        let to = (address.clone(), protocol);
+        match RelayLink::dial(to, attempt, self.timeout, answers, self.bell.waker()) {
             Ok(link) => {
                 self.attempts.insert(attempt, id);
                 self.relays.insert(id, link);
@@ -493,6 +501,11 @@ impl AgentRuntime {
         }
         Ok(())
     }
+}
+
+/// Whether a relay said, while TLS was negotiated, that it speaks another protocol.
+const fn is_not_spoken(error: &ClientError) -> bool {
+    matches!(error, ClientError::Tls(TlsError { failure: TlsFailure::NoCommonProtocol, .. }))
 }
 
 impl fmt::Debug for AgentRuntime {

@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use smp_proto::client::ClosedBecause;
-use smp_proto::session::TransportFacts;
+use smp_proto::session::{Protocol, TransportFacts};
 use smp_proto::time::Instant;
 use smp_proto::wire::address::ServerAddress;
 
 use crate::client::ClientError;
 use crate::dialing::{connect, fingerprint, resolve, transport_facts};
-use crate::tls::{BLOCK, ClientTls, ClientTlsOptions, TlsSession};
+use crate::tls::{ApplicationProtocol, BLOCK, ClientTls, ClientTlsOptions, TlsSession};
 
 /// Encrypted bytes that are prepared before the socket has taken any: two blocks.
 const WRITE_AHEAD: usize = 2 * BLOCK;
@@ -38,6 +38,8 @@ enum State {
 /// One relay's connection, from the wish to have it to its end.
 pub(super) struct RelayLink {
     pub(super) address: ServerAddress,
+    /// What is to be spoken.
+    pub(super) protocol: Protocol,
     state: State,
     /// Whether the machine may have blocks that were not fetched.
     pub(super) has_blocks: bool,
@@ -46,7 +48,7 @@ pub(super) struct RelayLink {
 impl RelayLink {
     /// Begins to connect.
     pub(super) fn dial(
-        address: ServerAddress,
+        (address, protocol): (ServerAddress, Protocol),
         attempt: Attempt,
         timeout: Duration,
         answers: Sender<Dialled>,
@@ -67,7 +69,7 @@ impl RelayLink {
                 }
             })
             .map_err(ClientError::system)?;
-        Ok(Self { address, state: State::Dialling(attempt), has_blocks: false })
+        Ok(Self { address, protocol, state: State::Dialling(attempt), has_blocks: false })
     }
 
     /// Whether this attempt is the one that is waited for.
@@ -77,7 +79,12 @@ impl RelayLink {
 
     /// The socket is connected: begins the handshake.
     pub(super) fn connected(&mut self, socket: TcpStream, until: Instant) -> Result<(), ClientError> {
-        let options = ClientTlsOptions::default();
+        let offered = match self.protocol {
+            Protocol::FirstStep => Some(ApplicationProtocol::SmpProxy1),
+            Protocol::Smp => Some(ApplicationProtocol::Smp1),
+            Protocol::OldSmp => None,
+        };
+        let options = ClientTlsOptions { protocol: offered, ..ClientTlsOptions::default() };
         let configuration = ClientTls::with_options(fingerprint(&self.address)?, &options)?;
         let tls = Box::new(TlsSession::client(&configuration)?);
         self.state = State::Handshaking { socket, tls, until };

@@ -13,6 +13,7 @@ use smp_proto::broker::ConnectionId as SessionNumber;
 use smp_proto::entropy::SeededEntropy;
 use smp_proto::proxy::DialFailure;
 use smp_proto::server::{Link, LinkAction, Server, ServerCloseReason, ServerConfig, ServerEvent};
+use smp_proto::session::{Protocol, TransportFacts};
 use smp_proto::storage_model::StorageModel;
 use smp_proto::time::{Duration, Now};
 use smp_proto::wire::address::{AddressWithPassword, ServerAddress};
@@ -29,6 +30,8 @@ pub struct Relay {
     pub address: ServerAddress,
     pub chain: Vec<Vec<u8>>,
     pub reachable: bool,
+    /// Whether people find that it speaks `smp-proxy/1`.
+    pub holds: bool,
     /// Where it forwards to, as a proxy: the relay there, and the session on that relay's side.
     links: BTreeMap<Link, Cable>,
     /// Blocks of other relays that have not arrived yet.
@@ -113,6 +116,7 @@ impl World {
                     },
                     chain: certificates.chain.clone(),
                     reachable: true,
+                    holds: true,
                     links: BTreeMap::new(),
                     link_blocks: VecDeque::new(),
                 }
@@ -232,7 +236,7 @@ impl World {
                 }
                 person.written = Some(batch.id);
             }
-            AgentAction::Dial(id, address) => self.dial(who, id, &address),
+            AgentAction::Dial(id, address, protocol) => self.dial(who, id, &address, protocol),
             AgentAction::MaySend(id) => {
                 while let Some(block) = person.agent.poll_block(id, now, entropy) {
                     person.blocks_sent += 1;
@@ -249,7 +253,7 @@ impl World {
         true
     }
 
-    fn dial(&mut self, who: usize, id: RelayId, address: &ServerAddress) {
+    fn dial(&mut self, who: usize, id: RelayId, address: &ServerAddress, protocol: Protocol) {
         let (now, entropy) = (self.now, &mut self.entropy);
         let person = &mut self.people[who];
         let place = self.relays.iter().position(|relay| relay.address == *address && relay.reachable);
@@ -258,17 +262,27 @@ impl World {
             return;
         };
         let relay = &mut self.relays[place];
+        if protocol == Protocol::FirstStep && !relay.holds {
+            person.agent.not_spoken(id, now, entropy);
+            return;
+        }
         self.sessions += 1;
         let session = [&self.sessions.to_be_bytes()[..], &[7; 24]].concat();
-        let number = relay.server.connect(facts_of(&session, true, &[]), now, entropy).expect("accepted");
+        let facts = TransportFacts { protocol, ..facts_of(&session, true, &[]) };
+        let number = relay.server.connect(facts, now, entropy).expect("accepted");
         person.cables.insert(id, Cable { relay: place, session: number });
-        let facts = facts_of(&session, true, &relay.chain);
+        let facts = TransportFacts { protocol, ..facts_of(&session, true, &relay.chain) };
         person.agent.connected(id, facts, now, entropy).expect("asked for");
     }
 
     /// Whether a person has, at this moment, a connection to a relay.
     pub fn is_seen_by(&self, who: usize, relay: usize) -> bool {
         self.people[who].cables.values().any(|cable| cable.relay == relay)
+    }
+
+    /// How many connections a person has, at this moment, to a relay.
+    pub fn sessions_of(&self, who: usize, relay: usize) -> usize {
+        self.people[who].cables.values().filter(|cable| cable.relay == relay).count()
     }
 
     /// What a relay does as a proxy.
@@ -289,9 +303,10 @@ impl World {
                 self.sessions += 1;
                 let session = [&self.sessions.to_be_bytes()[..], &[8; 24]].concat();
                 let there = &mut self.relays[place];
-                let accepted =
-                    there.server.connect(facts_of(&session, true, &[]), now, entropy).expect("accepted");
-                let facts = facts_of(&session, true, &there.chain);
+                let protocol = id.protocol();
+                let facts = TransportFacts { protocol, ..facts_of(&session, true, &[]) };
+                let accepted = there.server.connect(facts, now, entropy).expect("accepted");
+                let facts = TransportFacts { protocol, ..facts_of(&session, true, &there.chain) };
                 self.relays[number].links.insert(id, Cable { relay: place, session: accepted });
                 self.relays[number].server.dialled(id, facts, now, entropy);
             }
@@ -470,6 +485,19 @@ impl World {
         relay.server = Server::new(relay.config.clone(), &mut self.entropy);
         for queue in relay.storage.queues() {
             relay.server.restore(queue).expect("its own queues");
+        }
+        for prefix in Server::record_prefixes() {
+            for (key, value) in relay.storage.records(prefix) {
+                relay.server.restore_record(key, value).expect("its own records");
+            }
+        }
+        relay.server.begin(self.now, &mut self.entropy).expect("its own records");
+    }
+
+    /// The relays begin to speak `smp-proxy/1`.
+    pub fn begin_relays(&mut self) {
+        for relay in &mut self.relays {
+            relay.server.begin(self.now, &mut self.entropy).expect("nothing was stored");
         }
     }
 

@@ -11,6 +11,7 @@
 //! | [`Outgoing`](message::Outgoing) | `Outgoing` | 16 KB, until the relay has it |
 //! | [`Received`](message::Received) | `Received` | up to 16 KB, until the application acknowledges it |
 //! | [`Request`](request::Request) | `Request` | 1 to 16 KB, until it is accepted or rejected |
+//! | [`Holdings`](crate::client::first_step::Holdings) | `Holding` | 0.2 KB, and as much for each message that is held |
 
 pub mod connection;
 pub mod message;

@@ -32,6 +32,11 @@ pub(crate) struct CommandLine {
     #[cfg(unix)]
     #[arg(long, value_name = "YES-OR-NO", global = true, value_parser = parse_yes_or_no, action = clap::ArgAction::Set)]
     pub(crate) proxy_fallback: Option<bool>,
+    /// For how long your relay holds a message while theirs cannot be reached, and tries by itself, whether or not you are
+    /// online [default: as before, at first weeks]
+    #[cfg(unix)]
+    #[arg(long, value_name = "HOW-LONG", global = true, value_enum)]
+    pub(crate) proxy_hold: Option<crate::people::ProxyHold>,
     /// Print one JSON object a line instead of text.
     #[arg(long, global = true)]
     pub(crate) json: bool,

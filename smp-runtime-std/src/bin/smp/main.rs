@@ -47,6 +47,7 @@ fn run(line: CommandLine, report: Report) -> Result<(), Failure> {
                 seconds: line.timeout.as_secs_f64(),
                 proxy: line.proxy,
                 proxy_fallback: line.proxy_fallback,
+                proxy_hold: line.proxy_hold,
             };
             people::run(report, line.timeout, line.data, line.passphrase_file, &order)
         }

@@ -66,6 +66,8 @@ pub(crate) struct Order {
     pub(crate) proxy: Option<Proxy>,
     /// Whether they go straight otherwise, from now on.
     pub(crate) proxy_fallback: Option<bool>,
+    /// For how long they are held by the proxy, from now on.
+    pub(crate) proxy_hold: Option<ProxyHold>,
 }
 
 /// When messages go through my relay.
@@ -81,6 +83,22 @@ pub(crate) enum Proxy {
     Unprotected,
     /// Never: their relays see my address.
     Never,
+}
+
+/// For how long my relay holds what it cannot bring. Weeks at first: a message that was sent should arrive although its
+/// sender is gone; it is sealed for the other relay, so holding it tells mine nothing more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ProxyHold {
+    /// Not at all: messages wait here.
+    Never,
+    /// An hour.
+    Hour,
+    /// A day.
+    Day,
+    /// Three weeks.
+    #[default]
+    Weeks,
 }
 
 /// From the front to the agent.

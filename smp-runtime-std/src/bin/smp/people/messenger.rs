@@ -7,16 +7,18 @@
 use std::collections::BTreeMap;
 
 use smp_proto::agent::{
-    CommandError, ConnectionId, Event, Integrity, ProxyMode, RequestId, Routing, Status, SwitchPhase,
+    CommandError, ConnectionId, Event, Integrity, Isolation, ProxyMode, RequestId, Routing, Status,
+    SwitchPhase,
 };
 use smp_proto::wire::address::AddressWithPassword;
+use smp_proto::wire::first_step::Hold;
 use smp_proto::wire::links::Link;
 use smp_proto::wire::links::connection_request::ConnectionRequest;
 use smp_proto::wire::links::short_link::ShortLinkTarget;
 use smp_runtime_std::agent::{AgentRuntime, Told};
 
 use super::chat_message::{self, Content};
-use super::exchange::Proxy;
+use super::exchange::{Proxy, ProxyHold};
 use super::records::{Contact, ContactId, Progress, Records, Said};
 use crate::connecting::{failure_of_client, failure_of_database};
 use crate::failure::{Failure, Kind};
@@ -81,12 +83,18 @@ impl Messenger {
     }
 
     /// When messages go through my relay, from now on; `None` leaves what was.
-    pub(crate) fn set_proxy(&mut self, proxy: Option<Proxy>, fallback: Option<bool>) {
+    pub(crate) fn set_proxy(
+        &mut self,
+        proxy: Option<Proxy>,
+        fallback: Option<bool>,
+        hold: Option<ProxyHold>,
+    ) {
         let settings = &mut self.records.settings;
-        let (before, before_fallback) = (settings.proxy, settings.proxy_fallback);
-        settings.proxy = proxy.unwrap_or(before);
-        settings.proxy_fallback = fallback.unwrap_or(before_fallback);
-        if (settings.proxy, settings.proxy_fallback) != (before, before_fallback) {
+        let before = (settings.proxy, settings.proxy_fallback, settings.proxy_hold);
+        settings.proxy = proxy.unwrap_or(before.0);
+        settings.proxy_fallback = fallback.unwrap_or(before.1);
+        settings.proxy_hold = hold.unwrap_or(before.2);
+        if (settings.proxy, settings.proxy_fallback, settings.proxy_hold) != before {
             self.keep_settings();
             self.route();
         }
@@ -108,6 +116,13 @@ impl Messenger {
             known: relay.iter().map(|relay| relay.address.clone()).collect(),
             proxies: relay.into_iter().collect(),
             is_protected: false,
+            isolation: Isolation::User,
+            hold: match settings.proxy_hold {
+                ProxyHold::Never => Hold::Never,
+                ProxyHold::Hour => Hold::Hour,
+                ProxyHold::Day => Hold::Day,
+                ProxyHold::Weeks => Hold::Weeks,
+            },
         };
         self.runtime.command(|agent, now, entropy| agent.set_routing(routing, now, entropy));
     }
@@ -426,7 +441,9 @@ impl Messenger {
 
     /// Whether the agent has something for somebody that could leave now.
     pub(crate) fn has_something_to_send(&self) -> bool {
-        self.runtime.agent().connections().any(|(_, status)| status.waiting > 0 || status.is_busy)
+        // What my relay has been asked to hold, and the keys with which it can hold something later, as well.
+        self.runtime.agent().is_registering()
+            || self.runtime.agent().connections().any(|(_, status)| status.waiting > 0 || status.is_busy)
     }
 
     /// Takes what the runtime tells next, remembers it, and says what is worth telling.
@@ -502,6 +519,10 @@ impl Messenger {
             }
             Event::Sent { connection, number, proxied } => {
                 happened.extend(self.progress(connection, number, Progress::Sent, proxied));
+            }
+            Event::Held { connection, number, attempts, next } => {
+                let progress = Progress::Held { attempts, next: next.0 };
+                happened.extend(self.progress(connection, number, progress, true));
             }
             Event::NotSent { connection, number, failure } => {
                 happened.extend(self.progress(

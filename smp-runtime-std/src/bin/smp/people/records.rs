@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::exchange::Proxy;
+use super::exchange::{Proxy, ProxyHold};
 use crate::failure::{Failure, Kind};
 
 /// How many messages of one contact are kept.
@@ -32,6 +32,9 @@ pub(crate) struct Settings {
     /// Whether they go straight when it cannot bring them.
     #[serde(default)]
     pub(crate) proxy_fallback: bool,
+    /// For how long it holds them otherwise.
+    #[serde(default)]
+    pub(crate) proxy_hold: ProxyHold,
     /// My contact address, by the agent's number.
     pub(crate) address: Option<u64>,
     /// Whether everybody who uses the address is accepted.
@@ -61,6 +64,13 @@ pub(crate) struct Contact {
 pub(crate) enum Progress {
     /// Mine: waits to be sent.
     Waiting,
+    /// Mine: my relay has it, and tries to bring it to the contact's.
+    Held {
+        /// How often it was tried.
+        attempts: u16,
+        /// When it is tried next, in seconds since 1970.
+        next: i64,
+    },
     /// Mine: the contact's relay has it.
     Sent,
     /// Mine: the contact's device has it.
@@ -71,6 +81,18 @@ pub(crate) enum Progress {
     New,
     /// Theirs: shown.
     Shown,
+}
+
+impl Progress {
+    /// How far it is, for comparison.
+    const fn rank(&self) -> u8 {
+        match self {
+            Self::Waiting => 0,
+            Self::Held { .. } => 1,
+            Self::Sent | Self::Failed(_) => 2,
+            Self::Delivered | Self::New | Self::Shown => 3,
+        }
+    }
 }
 
 /// Something that was said.
@@ -204,7 +226,8 @@ impl Records {
         (message, written)
     }
 
-    /// Changes how far a message of mine is, found by the agent's number.
+    /// Changes how far a message of mine is, found by the agent's number. It never goes back: news of my relay may come after
+    /// those of the contact.
     pub(crate) fn progress(
         &mut self,
         id: ContactId,
@@ -215,7 +238,9 @@ impl Records {
         let history = self.history.get_mut(&id)?;
         let (message, said) =
             history.iter_mut().rev().find(|(_, said)| said.is_mine() && said.number == number)?;
-        said.progress = progress;
+        if said.progress.rank() <= progress.rank() {
+            said.progress = progress;
+        }
         said.proxied |= proxied;
         Some(*message)
     }
@@ -275,6 +300,9 @@ mod tests {
         }
         let message = records.progress(ContactId(3), 9, Progress::Delivered, true).unwrap();
         apply(&mut stored, vec![records.written_message(ContactId(3), message)]);
+        let held = Progress::Held { attempts: 1, next: 2 };
+        records.progress(ContactId(3), 9, held, false).unwrap();
+        records.progress(ContactId(3), 9, Progress::Sent, false).unwrap();
         assert_eq!(records.progress(ContactId(3), 4, Progress::Sent, false), None, "forgotten");
         assert_eq!(stored.len(), LONGEST_HISTORY + 2);
         let again = Records::read(stored.clone().into_iter().collect()).unwrap();

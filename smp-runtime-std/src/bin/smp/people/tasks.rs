@@ -442,6 +442,7 @@ fn asks(desk: &mut Desk<'_>, request: u64, name: &str) {
 fn sign(progress: &Progress) -> (&'static str, &'static str) {
     match progress {
         Progress::Waiting => ("…", "waiting"),
+        Progress::Held { .. } => ("⌛", "held"),
         Progress::Sent => ("✓", "sent"),
         Progress::Delivered => ("✓✓", "delivered"),
         Progress::Failed(_) => ("✗", "failed"),
@@ -459,6 +460,16 @@ fn sent(desk: &mut Desk<'_>, contact: ContactId, message: u64) -> Result<Flow, F
     let name = desk.name(contact);
     match &said.progress {
         Progress::Waiting => Ok(Flow::Continue),
+        Progress::Held { attempts, next } => {
+            let mut value = json!({ "contact": name, "number": said.number, "proxied": said.proxied });
+            tell_of_tries(&mut value, *attempts, *next);
+            let tried = tries(*attempts, *next);
+            let text = format!(
+                "held by your relay, since theirs cannot be reached now{tried}: it arrives by itself when {name}'s is back"
+            );
+            desk.result("held", value, text);
+            Ok(Flow::Done)
+        }
         Progress::Failed(failure) => {
             Err(Failure::new(Kind::Refused, format!("the message to {name} cannot be sent: {failure}")))
         }
@@ -469,6 +480,24 @@ fn sent(desk: &mut Desk<'_>, contact: ContactId, message: u64) -> Result<Flow, F
             Ok(Flow::Done)
         }
     }
+}
+
+/// How often a message was tried, and when it is tried next: for people, nothing before the first time.
+fn tries(attempts: u16, next: i64) -> String {
+    let now =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let wait = u64::try_from(next).unwrap_or(0).saturating_sub(now);
+    match (attempts, wait) {
+        (0, 0) => String::new(),
+        (0, wait) => format!(" (next try in {wait} s)"),
+        (attempts, 0) => format!(" (tried {attempts} times)"),
+        (attempts, wait) => format!(" (tried {attempts} times, next in {wait} s)"),
+    }
+}
+
+fn tell_of_tries(value: &mut Value, attempts: u16, next: i64) {
+    value["attempts"] = attempts.into();
+    value["next"] = next.into();
 }
 
 /// The beginning of a text, for reference.
@@ -489,6 +518,10 @@ fn progress(desk: &mut Desk<'_>, contact: ContactId, message: u64) {
         value["message"] = failure.as_str().into();
         text = format!("{text}: {failure}");
     }
+    if let Progress::Held { attempts, next } = &said.progress {
+        tell_of_tries(&mut value, *attempts, *next);
+        text = format!("{text}: held by your relay{}", tries(*attempts, *next));
+    }
     desk.result(word, value, text);
 }
 
@@ -508,10 +541,13 @@ fn show_history(desk: &mut Desk<'_>, contact: ContactId, count: usize) {
     for (_, said) in shown.iter().skip(shown.len().saturating_sub(count)) {
         let (sign, word) = sign(&said.progress);
         let who = if said.is_mine() { format!("you {sign}") } else { name.clone() };
-        let value = json!({
+        let mut value = json!({
             "contact": name, "number": said.number, "time": said.time, "text": said.text, "state": word,
             "proxied": said.proxied,
         });
+        if let Progress::Held { attempts, next } = &said.progress {
+            tell_of_tries(&mut value, *attempts, *next);
+        }
         desk.result("history", value, format!("{who}: {}", printable(&said.text)));
     }
 }
@@ -563,17 +599,22 @@ fn contacts(desk: &mut Desk<'_>, links: bool) {
             (None, None) => "gone".to_owned(),
         };
         let waiting = status.as_ref().map_or(0, |status| status.waiting);
+        let held = status.as_ref().map_or(0, |status| status.held);
         let history = desk.messenger.records().history.get(&id);
         let unseen = history.map_or(0, |all| all.iter().filter(|(_, s)| s.progress == Progress::New).count());
         let may_send = status.as_ref().is_some_and(|status| status.may_send);
         let name = printable(&contact.name);
         let mut value = json!({
-            "name": name, "state": stage, "may_send": may_send, "waiting": waiting, "new": unseen,
+            "name": name, "state": stage, "may_send": may_send, "waiting": waiting, "held": held,
+            "new": unseen,
             "connected": status.as_ref().is_some_and(|status| status.connected),
         });
         let mut text = format!("{name}: {stage}");
         if waiting > 0 {
             text = format!("{text}, {waiting} to be sent");
+        }
+        if held > 0 {
+            text = format!("{text}, {held} held by your relay");
         }
         if unseen > 0 {
             text = format!("{text}, {unseen} new");
