@@ -73,7 +73,8 @@ fn connections_of_one_user_share_sessions_or_do_not() {
     for (isolation, sessions) in [(Isolation::User, 2), (Isolation::Connection, 4)] {
         let mut world = world(false);
         world.people[BOB].config.routing.isolation = isolation;
-        world.crash(BOB);
+        let routing = world.people[BOB].config.routing.clone();
+        world.people[BOB].agent.set_routing(routing, world.now, &mut world.entropy);
         let contacts = [connected(&mut world), connected(&mut world)];
         for (_, at_bob) in contacts {
             let message = world.send(BOB, at_bob, b"hello");

@@ -669,6 +669,7 @@ impl Agent {
 
     /// From now on commands take other ways.
     pub fn set_routing(&mut self, routing: Routing, now: Now, entropy: &mut (impl Entropy + ?Sized)) {
+        self.connections.isolate(routing.isolation);
         self.connections.core.config.routing = routing;
         for (relay, route) in core::mem::take(&mut self.routes) {
             for (task, command) in route.waiting {

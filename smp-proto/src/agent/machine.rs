@@ -312,10 +312,32 @@ impl Connections {
         Ok(())
     }
 
+    /// From now on sessions are shared like this, if nothing was said to any relay yet.
+    pub(super) fn isolate(&mut self, isolation: Isolation) {
+        if self.core.isolation == isolation || self.core.next_task > 0 {
+            return;
+        }
+        self.core.isolation = isolation;
+        self.core.relays.clear();
+        self.core.addresses.clear();
+        self.queues.clear();
+        let ids: Vec<_> = self.lives.keys().copied().collect();
+        for id in ids {
+            self.know_queues(id);
+        }
+    }
+
     /// What a connection does when the agent has started.
     fn resume(&mut self, id: ConnectionId) {
         let Some(live) = self.lives.get_mut(&id) else { return };
         live.resume(&mut self.core);
+        self.know_queues(id);
+        self.core.ready.insert(id);
+    }
+
+    /// Enters where messages of a connection's queues go.
+    fn know_queues(&mut self, id: ConnectionId) {
+        let Some(live) = self.lives.get(&id) else { return };
         let queues: Vec<_> = live
             .connection
             .receive
@@ -326,7 +348,6 @@ impl Connections {
             let relay = self.core.relay(id, &relay);
             self.queues.insert((relay, recipient), (id, number));
         }
-        self.core.ready.insert(id);
     }
 
     /// The address of a relay.

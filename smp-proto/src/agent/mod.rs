@@ -9,7 +9,7 @@
 //! |---|---|
 //! | what the application wants: [`Agent::create_invitation`], [`join`](Agent::join), [`send`](Agent::send) … | [`Agent::poll_event`]: what happened |
 //! | [`Agent::stored`]: a batch is written, or not | [`Agent::poll_action`]: [`Store`](AgentAction::Store) a batch, [`Dial`](AgentAction::Dial), [`Close`](AgentAction::Close) |
-//! | [`Agent::connected`], [`disconnected`](Agent::disconnected), [`receive`](Agent::receive): the connections to relays | [`Agent::poll_block`], after [`MaySend`](AgentAction::MaySend) |
+//! | [`Agent::connected`], [`disconnected`](Agent::disconnected), [`not_spoken`](Agent::not_spoken), [`receive`](Agent::receive): the connections to relays | [`Agent::poll_block`], after [`MaySend`](AgentAction::MaySend) |
 //! | [`Agent::handle_timeout`] | [`Agent::next_deadline`] |
 //!
 //! After any input the driver drains `poll_action` and `poll_event`, in any order. [`Agent`] has a client for every relay;
@@ -53,6 +53,7 @@
 //! | `SKEY`, `KEY` | the key: asking again asks for the same |
 //! | a message | its text, the ratchet's key and nonce that are for nothing else, the ratchet after it, its number, the hash of the chain |
 //! | `ACK` | what the message changed; for the application's messages, that it has acknowledged them |
+//! | `F` to a proxy that holds | its number and key, and a hash of its text, which is that of the message |
 //! | an event | what it tells |
 //!
 //! So after a crash at any point everything goes on: what may have been done is done again with the same bytes, and the other

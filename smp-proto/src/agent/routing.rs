@@ -67,9 +67,11 @@ pub struct Routing {
     pub proxies: Vec<AddressWithPassword>,
     /// Whether the driver reaches relays in a way that hides our address: through Tor, say.
     pub is_protected: bool,
-    /// Who shares sessions. It is fixed when an agent is made: [`set_routing`](super::Agent::set_routing) does not change it.
+    /// Who shares sessions. [`set_routing`](super::Agent::set_routing) changes it only before the agent has begun to speak to
+    /// relays; otherwise it is as it was until the next start.
     pub isolation: Isolation,
-    /// For how long a proxy may hold messages for relays that it cannot reach: the `holding` file of this room.
+    /// For how long a proxy may hold messages for relays that it cannot reach: the `holding` file of this room. What can be
+    /// held is held, also when it might go straight: the proxy's trouble is no reason to be seen.
     pub hold: Hold,
 }
 

@@ -37,6 +37,11 @@ pub(crate) struct CommandLine {
     #[cfg(unix)]
     #[arg(long, value_name = "HOW-LONG", global = true, value_enum)]
     pub(crate) proxy_hold: Option<crate::people::ProxyHold>,
+    /// Who shares your connections to relays: all the people you know, or each has their own, so that relays cannot tell that they
+    /// are one person's [default: as before, at first all]
+    #[cfg(unix)]
+    #[arg(long, value_name = "WHO", global = true, value_enum)]
+    pub(crate) share: Option<crate::people::Share>,
     /// Print one JSON object a line instead of text.
     #[arg(long, global = true)]
     pub(crate) json: bool,

@@ -48,6 +48,7 @@ fn run(line: CommandLine, report: Report) -> Result<(), Failure> {
                 proxy: line.proxy,
                 proxy_fallback: line.proxy_fallback,
                 proxy_hold: line.proxy_hold,
+                share: line.share,
             };
             people::run(report, line.timeout, line.data, line.passphrase_file, &order)
         }

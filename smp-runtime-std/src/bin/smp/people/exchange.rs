@@ -68,6 +68,19 @@ pub(crate) struct Order {
     pub(crate) proxy_fallback: Option<bool>,
     /// For how long they are held by the proxy, from now on.
     pub(crate) proxy_hold: Option<ProxyHold>,
+    /// Who shares connections, from the next start on.
+    pub(crate) share: Option<Share>,
+}
+
+/// Who shares connections to relays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Share {
+    /// Everybody I know.
+    #[default]
+    All,
+    /// Nobody: each contact has connections of their own.
+    None,
 }
 
 /// When messages go through my relay.

@@ -18,7 +18,7 @@ use smp_proto::wire::links::short_link::ShortLinkTarget;
 use smp_runtime_std::agent::{AgentRuntime, Told};
 
 use super::chat_message::{self, Content};
-use super::exchange::{Proxy, ProxyHold};
+use super::exchange::{Proxy, ProxyHold, Share};
 use super::records::{Contact, ContactId, Progress, Records, Said};
 use crate::connecting::{failure_of_client, failure_of_database};
 use crate::failure::{Failure, Kind};
@@ -82,19 +82,21 @@ impl Messenger {
         messenger
     }
 
-    /// When messages go through my relay, from now on; `None` leaves what was.
+    /// When messages go through my relay, and what else is chosen, from now on; `None` leaves what was.
     pub(crate) fn set_proxy(
         &mut self,
         proxy: Option<Proxy>,
         fallback: Option<bool>,
         hold: Option<ProxyHold>,
+        share: Option<Share>,
     ) {
         let settings = &mut self.records.settings;
-        let before = (settings.proxy, settings.proxy_fallback, settings.proxy_hold);
+        let before = (settings.proxy, settings.proxy_fallback, settings.proxy_hold, settings.share);
         settings.proxy = proxy.unwrap_or(before.0);
         settings.proxy_fallback = fallback.unwrap_or(before.1);
         settings.proxy_hold = hold.unwrap_or(before.2);
-        if (settings.proxy, settings.proxy_fallback, settings.proxy_hold) != before {
+        settings.share = share.unwrap_or(before.3);
+        if (settings.proxy, settings.proxy_fallback, settings.proxy_hold, settings.share) != before {
             self.keep_settings();
             self.route();
         }
@@ -116,7 +118,10 @@ impl Messenger {
             known: relay.iter().map(|relay| relay.address.clone()).collect(),
             proxies: relay.into_iter().collect(),
             is_protected: false,
-            isolation: Isolation::User,
+            isolation: match settings.share {
+                Share::All => Isolation::User,
+                Share::None => Isolation::Connection,
+            },
             hold: match settings.proxy_hold {
                 ProxyHold::Never => Hold::Never,
                 ProxyHold::Hour => Hold::Hour,

@@ -26,7 +26,7 @@ use smp_runtime_std::agent::{AgentOptions, AgentRuntime};
 use self::account::Account;
 pub(crate) use self::commands::People;
 use self::exchange::Request;
-pub(crate) use self::exchange::{Order, Proxy, ProxyHold};
+pub(crate) use self::exchange::{Order, Proxy, ProxyHold, Share};
 use self::front::Ended;
 use self::messenger::Messenger;
 use self::records::Records;

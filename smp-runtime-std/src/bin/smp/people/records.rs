@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::exchange::{Proxy, ProxyHold};
+use super::exchange::{Proxy, ProxyHold, Share};
 use crate::failure::{Failure, Kind};
 
 /// How many messages of one contact are kept.
@@ -35,6 +35,9 @@ pub(crate) struct Settings {
     /// For how long it holds them otherwise.
     #[serde(default)]
     pub(crate) proxy_hold: ProxyHold,
+    /// Who shares connections to relays.
+    #[serde(default)]
+    pub(crate) share: Share,
     /// My contact address, by the agent's number.
     pub(crate) address: Option<u64>,
     /// Whether everybody who uses the address is accepted.

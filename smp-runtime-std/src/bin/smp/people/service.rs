@@ -212,7 +212,7 @@ impl Service {
             Input::Asked(id, Asked::Do(order)) => {
                 let patience = Duration::try_from_secs_f64(order.seconds).unwrap_or(Duration::from_secs(20));
                 let mut desk = Desk { messenger: &mut self.messenger, lines: Vec::new() };
-                desk.messenger.set_proxy(order.proxy, order.proxy_fallback, order.proxy_hold);
+                desk.messenger.set_proxy(order.proxy, order.proxy_fallback, order.proxy_hold, order.share);
                 let begun = begin(order.request, &mut desk);
                 let lines = desk.lines;
                 let result = match begun {
