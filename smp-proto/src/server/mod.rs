@@ -2,7 +2,7 @@
 //! with one thread and for simulations.
 //!
 //! A driver with several threads holds a [`Broker`] in a lock and gives every connection its own
-//! [`ServerSession`], as `smp-runtime-std` does; this facade does the same steps one after another. It owns no socket,
+//! [`ServerSession`](crate::session::server::ServerSession), as `smp-runtime-std` does; this facade does the same steps one after another. It owns no socket,
 //! clock, disk or thread.
 //!
 //! # How to drive it

@@ -1,9 +1,9 @@
 //! A relay, whatever runtime it runs on: the broker behind a lock, storage beside it, connections around it.
 //!
-//! Owns: the one [`Broker`] and the one [`Proxy`] beside it, the way of its storage actions, who is to be woken, admission, the process's entropy and
-//! clocks. Runtimes own sockets, timers and threads, and drive one [`RelayConnection`](connection::RelayConnection) for
-//! each
-//! client's socket; for a proxy also one [`RelayLink`](link::RelayLink) for each destination, after dialling it
+//! Owns: the one [`Broker`](smp_proto::broker::Broker) and the one [`Proxy`] beside it, the way of its storage actions, who is to
+//! be woken, admission, the process's entropy and clocks. Runtimes own sockets, timers and threads, and drive one
+//! [`RelayConnection`](connection::RelayConnection) for each client's socket; for a proxy also one
+//! [`RelayLink`](link::RelayLink) for each destination, after dialling it
 //! ([`Relay::take_dial`]). The lock is held only while the broker looks up, executes, completes and hands out: never over
 //! cryptography, IO or waiting.
 //!
