@@ -7,12 +7,17 @@ use std::io;
 use std::path::Path;
 
 use smp_proto::crypto::Portable;
+use smp_proto::entropy::{Entropy, SeededEntropy};
 use smp_proto::keys::{Ed25519Secret, X25519Public};
 use smp_proto::session::AuthSecret;
 use smp_proto::wire::Identifier;
 use smp_proto::wire::block::{BLOCK_LENGTH, plain_content};
 use smp_proto::wire::command::{
     Command, MessageFlags, NewQueue, NotifierKeys, QueueRequest, SubscriptionMode,
+};
+use smp_proto::wire::first_step::{
+    self, Correlation, Forward, ForwardOptions, Hold, Message, PublishedKey, Register, Registered,
+    RelayNumber,
 };
 use smp_tests::sessions::{Certificates, NOW, Pair, PairOptions};
 use smp_tests::vectors::{self, Vector};
@@ -22,13 +27,14 @@ type Target = (&'static str, fn(&[u8]), Vec<Vec<u8>>);
 
 fn main() -> io::Result<()> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
-    let targets: [Target; 6] = [
+    let targets: [Target; 7] = [
         ("block", smp_fuzz::block, blocks()),
         ("command", smp_fuzz::command, commands()),
         ("response", smp_fuzz::response, responses()),
         ("hello", smp_fuzz::hello, hellos()),
         ("address", smp_fuzz::address, addresses()),
         ("session", smp_fuzz::session, histories()),
+        ("first_step", smp_fuzz::first_step, vec![held_and_answered()]),
     ];
     for (name, run, seeds) in targets {
         assert!(!seeds.is_empty(), "the vectors have no seeds for {name}");
@@ -106,6 +112,51 @@ fn histories() -> Vec<Vec<u8>> {
     let mut histories: Vec<_> = blocks().iter().map(one_block).collect();
     histories.extend((6..=18).map(whole_life));
     histories
+}
+
+/// A client registers a destination that is down, which comes up, has a command held, and asks what became of it.
+fn held_and_answered() -> Vec<u8> {
+    let content = |correlation, relay, message| {
+        let mut out = Vec::new();
+        first_step::Transmission {
+            correlation: Correlation(correlation),
+            relay: RelayNumber(relay),
+            message,
+        }
+        .encode(&mut out)
+        .expect("it fits");
+        out
+    };
+    let address =
+        "smp://LcJUMfVhwD8yxjAiSaDzzGF3-kLG4Uh0Fl_ZIjrRwjI=@example.org".parse().expect("an address");
+    let register = Register { token: [1; 32], address: Some(address), password: None };
+    let key = X25519Public([5; 32]);
+    let published = PublishedKey {
+        number: RelayNumber(3),
+        until: 2_000_000_000,
+        key,
+        chain: vec![&[1; 9]],
+        signature: &[2; 64],
+    };
+    let registered = Registered { until: 2_000_000_000, key: published };
+    let sealed = [7; first_step::SEALED_LENGTH];
+    let options = ForwardOptions { hold: Hold::Day, ..ForwardOptions::default() };
+    let forward = Forward { options, acknowledged: Correlation(0), delay: 0, key, sealed: &sealed };
+    // The relay draws the client's number for the destination of the target's seed: the first of its stream.
+    let mut number = [0; 4];
+    SeededEntropy::new([2; 32]).fill_public(&mut number);
+    let relay = u32::from_be_bytes(number);
+    [
+        step(0, &content(1 << 40, 0, Message::Register(register))),
+        step(5, &[]),
+        step(4, &content(1, 0, Message::Registered(registered))),
+        step(0, &content(1, relay, Message::Forward(forward))),
+        step(4, &content(2, 0, Message::Response(&sealed))),
+        step(0, &content(1, relay, Message::Check { acknowledged: Correlation(1) })),
+        step(6, &[]),
+        step(7, &[1, 0]),
+    ]
+    .concat()
 }
 
 /// A queue's life, from its creation to its deletion, with a message and a notifier.

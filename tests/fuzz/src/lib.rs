@@ -1,8 +1,10 @@
-//! What fuzzing tries: every reader with arbitrary bytes, and a relay with arbitrary blocks.
+//! What fuzzing tries: every reader with arbitrary bytes, and a relay with arbitrary blocks, a first-step
+//! relay with arbitrary contents of them.
 //!
 //! Each function is a target of its own. None may panic, whatever the bytes; what is read must be written such that it is
 //! read the same. They run without a fuzzer, too: `cargo run --example seeds` has each run on its seeds.
 
+mod first_step;
 mod relay;
 
 use smp_proto::wire::block::plain_content;
@@ -13,6 +15,7 @@ use smp_proto::wire::transmission::{Batch, SessionLayout, Transmission};
 use smp_proto::wire::version::Version;
 use smp_tests::sessions::SESSION_ID;
 
+pub use first_step::first_step;
 pub use relay::session;
 
 /// The first byte chooses a version of 6 to 18.
