@@ -44,6 +44,8 @@ struct World {
     /// Connections, and dials of destinations that do not answer.
     connected: BTreeSet<DestinationLink>,
     dialling: usize,
+    /// Whether dials of destinations that are not there fail at once.
+    refuses: bool,
     registered: BTreeMap<UserId, Vec<RelayNumber>>,
     held: usize,
     answered: Vec<UserId>,
@@ -60,6 +62,7 @@ impl World {
             up: BTreeSet::new(),
             connected: BTreeSet::new(),
             dialling: 0,
+            refuses: false,
             registered: BTreeMap::new(),
             held: 0,
             answered: Vec::new(),
@@ -84,6 +87,9 @@ impl World {
                     if self.up.contains(&address.to_string()) {
                         self.connected.insert(link);
                         self.relay.connected(link, self.now);
+                    } else if self.refuses {
+                        let failure = RelayFailure::Network;
+                        self.relay.disconnected(link, failure, self.now, &mut self.entropy);
                     } else {
                         self.dialling += 1;
                     }
@@ -250,6 +256,38 @@ fn nobody_starves_when_everything_was_down_and_comes_back() {
     world.relay.check().unwrap();
     // With two answers each that nobody has acknowledged.
     assert!(bytes_of_client(world) <= 2 * 2048);
+}
+
+#[test]
+fn a_flood_of_names_that_fail_leaves_room_for_others() {
+    let mut config = FirstStepConfig::default();
+    config.limits.destinations = 50;
+    let mut world = World::new(config);
+    world.refuses = true;
+    world.relay.attach(UserId(1));
+    for destination in 1..=500 {
+        let register =
+            Register { token: token(1, destination), address: Some(address(destination)), password: None };
+        world.say(1, &content(destination as u64, RelayNumber(0), Message::Register(register)));
+        world.relay.check().unwrap();
+    }
+    assert_eq!(world.failed, 500, "each is told that it failed, and not that there are too many");
+    assert_eq!((world.relay.destinations(), world.relay.clients()), (50, 0));
+    world.up.insert(address(0).to_string());
+    world.relay.attach(UserId(2));
+    let register = Register { token: token(2, 0), address: Some(address(0)), password: None };
+    world.say(2, &content(1, RelayNumber(0), Message::Register(register)));
+    assert_eq!(world.registered.get(&UserId(2)).map(Vec::len), Some(1));
+    // Those that are in use stay, and then there is no room.
+    for destination in 1000..1100 {
+        world.up.insert(address(destination).to_string());
+        let register =
+            Register { token: token(2, destination), address: Some(address(destination)), password: None };
+        world.say(2, &content(destination as u64, RelayNumber(0), Message::Register(register)));
+    }
+    assert_eq!(world.registered.get(&UserId(2)).map(Vec::len), Some(50));
+    assert_eq!(world.relay.destinations(), 50);
+    world.relay.check().unwrap();
 }
 
 /// What somebody does to a first-step relay.

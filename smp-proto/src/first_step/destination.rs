@@ -10,15 +10,16 @@ use sha2::{Digest, Sha256};
 use super::client::{ClientNumber, ItemState};
 use super::machine::{Action, Asker, FirstStep, Timer, UserId};
 use super::record::{RecordKey, Write};
+use super::remembering::{FRESH, MARGIN, Published};
 use crate::entropy::Entropy;
 use crate::proxy::{DialFailure, Turns};
 use crate::time::{Duration, Instant, Now};
 use crate::wire::address::ServerAddress;
 use crate::wire::first_step::{
-    Correlation, FirstStepError, Forward, ForwardOptions, Hold, Message, PublishedKey, Register,
-    RelayFailure, RelayNumber, Transmission,
+    Correlation, FirstStepError, Forward, ForwardOptions, Hold, Message, Register, RelayFailure, RelayNumber,
+    Transmission,
 };
-use crate::wire::primitives::{Reader, Writer};
+use crate::wire::primitives::Writer;
 
 /// Names a destination within this relay; never on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,59 +46,6 @@ impl From<DialFailure> for RelayFailure {
 
 /// A connection is kept for at least so long: shorter, it would be looked at without a pause.
 const SHORTEST_IDLE: Duration = Duration::from_secs(1);
-/// A published key is not given out in its last minute.
-const MARGIN: i64 = 60;
-
-/// A key that was fetched longer ago is asked for again when a client registers: there may be one that lasts longer.
-const FRESH: Duration = Duration::from_secs(3600);
-/// For how long a key is kept without clients: twice as long as keys usually last.
-const LONGEST_KEPT: i64 = 4 * 86_400;
-
-/// A forwarding key as its relay published it. The clients verify it. It is kept also without clients, until it ends: who
-/// comes back while the destination is down needs it.
-#[derive(Clone, Debug)]
-pub(super) struct Published {
-    pub(super) number: RelayNumber,
-    pub(super) until: i64,
-    pub(super) bytes: Bytes,
-    /// When it is of no use any more.
-    ends: Option<Instant>,
-    /// When it was asked for, in this run.
-    fetched: Option<Instant>,
-}
-
-impl Published {
-    fn read(bytes: &[u8]) -> Option<Self> {
-        let mut read = Reader::new(bytes);
-        let key = PublishedKey::read(&mut read)?;
-        read.end()?;
-        let bytes = Bytes::copy_from_slice(bytes);
-        Some(Self { number: key.number, until: key.until, bytes, ends: None, fetched: None })
-    }
-
-    /// The key in a destination's answer.
-    fn fetched(key: &PublishedKey<'_>, now: Now) -> Option<Self> {
-        let mut bytes = Vec::new();
-        key.write(&mut bytes).ok()?;
-        let fetched = Self { fetched: Some(now.instant), ..Self::read(&bytes)? };
-        Some(fetched.ending(now))
-    }
-
-    fn ending(self, now: Now) -> Self {
-        let left = self.until.saturating_sub(now.wall.0).clamp(0, LONGEST_KEPT);
-        let ends = now.instant + Duration::from_secs(u64::try_from(left).unwrap_or(0));
-        Self { ends: Some(ends), ..self }
-    }
-
-    /// Its record: address ‖ key.
-    fn record(&self, address: &ServerAddress) -> Option<Bytes> {
-        let mut record = Vec::new();
-        address.write(&mut record).ok()?;
-        record.extend_from_slice(&self.bytes);
-        Some(record.into())
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     /// There is no connection.
@@ -137,7 +85,7 @@ pub(super) struct Destination {
     attempt: u64,
     /// The question for its key that was not answered yet, and until when it has to be.
     asked: Option<(u64, Instant)>,
-    published: Option<Published>,
+    pub(super) published: Option<Published>,
     /// Who waits for its key: connection, question, number.
     pub(super) asking: Vec<(UserId, Correlation, RelayNumber)>,
     /// Clients with something to send, each once.
@@ -153,7 +101,7 @@ pub(super) struct Destination {
     question: u64,
     failures: u32,
     last_failure: RelayFailure,
-    retry_at: Option<Instant>,
+    pub(super) retry_at: Option<Instant>,
     last_used: Instant,
     pub(super) timer: Option<Instant>,
 }
@@ -161,6 +109,15 @@ pub(super) struct Destination {
 impl Destination {
     pub(super) fn is_ready(&self) -> bool {
         self.state == State::Ready
+    }
+
+    /// Whether somebody needs it, or there is a connection to it.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.held > 0
+            || self.state != State::Apart
+            || !self.asking.is_empty()
+            || !self.line.is_empty()
+            || self.clients > 0
     }
 
     /// Whether nothing is known of a connection to it.
@@ -201,7 +158,7 @@ impl Destination {
     }
 }
 
-fn hash_of(address: &ServerAddress) -> [u8; 32] {
+pub(super) fn hash_of(address: &ServerAddress) -> [u8; 32] {
     let mut bytes = Vec::new();
     // What cannot be written has no record either; such an address was refused.
     let _ = address.write(&mut bytes);
@@ -247,30 +204,6 @@ impl FirstStep {
     /// Whether this address is among the destinations.
     pub(super) fn knows_destination(&self, address: &ServerAddress) -> bool {
         self.addresses.contains_key(&hash_of(address))
-    }
-
-    /// A key that was stored.
-    pub(super) fn restore_published(&mut self, hash: [u8; 32], record: &[u8]) -> Option<()> {
-        let mut read = Reader::new(record);
-        let address = ServerAddress::read(&mut read)?;
-        let published = Published::read(read.rest())?;
-        if hash_of(&address) != hash {
-            return None;
-        }
-        let number = self.destination(&address);
-        self.destinations.get_mut(&number)?.published = Some(published);
-        Some(())
-    }
-
-    /// Keys that were stored end when they end.
-    pub(super) fn begin_destinations(&mut self, now: Now) {
-        let all: Vec<_> = self.destinations.keys().copied().collect();
-        for number in all {
-            if let Some(there) = self.destinations.get_mut(&number) {
-                there.published = there.published.take().map(|published| published.ending(now));
-            }
-            self.leave(number);
-        }
     }
 
     /// Connects to a destination when it is its turn, unless it failed a moment ago; a connected one is asked for its key, when
@@ -328,7 +261,7 @@ impl FirstStep {
     }
 
     /// Enters when the destination is to be looked at again.
-    fn set_destination_timer(&mut self, number: DestinationNumber) {
+    pub(super) fn set_destination_timer(&mut self, number: DestinationNumber) {
         let idle = self.config.idle;
         let Some(there) = self.destinations.get_mut(&number) else { return };
         let at = match there.state {
@@ -687,30 +620,6 @@ impl FirstStep {
                 self.settle(client, correlation, Err(error), now);
             }
             _ => self.settle(client, correlation, Err(FirstStepError::Relay(RelayFailure::Refused)), now),
-        }
-    }
-
-    /// Forgets a destination that nobody needs; not before its key ends, unless there are many.
-    pub(super) fn leave(&mut self, number: DestinationNumber) {
-        let may_stay = self.destinations.len() <= self.config.limits.destinations / 2;
-        let Some(there) = self.destinations.get(&number) else { return };
-        let needed = there.held > 0
-            // How it failed is remembered until it may be tried again.
-            || there.retry_at.is_some()
-            || there.state != State::Apart
-            || !there.asking.is_empty()
-            || !there.line.is_empty()
-            || there.clients > 0
-            || (may_stay && there.published.is_some());
-        if needed {
-            return self.set_destination_timer(number);
-        }
-        let (hash, timer, stored) = (there.hash, there.timer, there.published.is_some());
-        self.set_timer(Timer::Destination(number), timer, None);
-        self.destinations.remove(&number);
-        self.addresses.remove(&hash);
-        if stored {
-            self.store_nothing(alloc::vec![Write::Delete(RecordKey::Published(hash))]);
         }
     }
 }

@@ -60,6 +60,13 @@ impl FirstStep {
             ensure(there.timer.is_some() || !waits_for_ever, "a destination may take forever")?;
             ensure(there.load() <= self.config.limits.outstanding, "too much on its way to a destination")?;
         }
+        for number in &self.failed {
+            let known = self.destinations.get(number);
+            ensure(
+                known.is_some_and(|there| there.retry_at.is_some() || there.is_in_use()),
+                "a failure of nobody",
+            )?;
+        }
         ensure(self.addresses.len() == self.destinations.len(), "the number of addresses")?;
         ensure(timers == self.timers.len(), "a timer of nobody")?;
         ensure(self.turns.iter().all(crate::proxy::Turns::is_consistent), "the turns of dials")

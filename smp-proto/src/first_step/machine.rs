@@ -97,6 +97,8 @@ pub struct FirstStep {
     pub(super) destinations: BTreeMap<DestinationNumber, Destination>,
     /// Destinations by the hash of their address.
     pub(super) addresses: BTreeMap<[u8; 32], DestinationNumber>,
+    /// Destinations that nobody wants, and that are known only for having failed.
+    pub(super) failed: BTreeSet<DestinationNumber>,
     /// Whose destination is dialled next: of those that were never reached, and of the others.
     pub(super) turns: [Turns<Asker, DestinationNumber>; 2],
     pub(super) actions: VecDeque<Action>,
@@ -128,6 +130,7 @@ impl FirstStep {
             users: BTreeMap::new(),
             destinations: BTreeMap::new(),
             addresses: BTreeMap::new(),
+            failed: BTreeSet::new(),
             turns: [Turns::new(dials, each), Turns::new(dials, each)],
             actions: VecDeque::new(),
             storage: VecDeque::new(),

@@ -41,6 +41,7 @@ mod inspection;
 mod machine;
 mod record;
 mod registering;
+mod remembering;
 mod storing;
 #[cfg(test)]
 mod tests;

@@ -3,8 +3,8 @@
 use subtle::ConstantTimeEq;
 
 use super::client::{Client, ClientNumber};
-use super::destination::Published;
 use super::machine::{Asker, FirstStep, ToClient, UserId, token_hash};
+use super::remembering::Published;
 use crate::entropy::Entropy;
 use crate::time::Now;
 use crate::wire::first_step::{Correlation, FirstStepError, Register, RelayFailure, RelayNumber};
@@ -62,9 +62,7 @@ impl FirstStep {
             }
             None => {
                 let known = self.knows_destination(&address);
-                if self.clients.len() >= limits.clients
-                    || !known && self.destinations.len() >= limits.destinations
-                {
+                if self.clients.len() >= limits.clients || !known && !self.has_room_for_destination() {
                     return Err(FirstStepError::Quota);
                 }
                 let destination = self.destination(&address);
