@@ -487,11 +487,15 @@ fn tries(attempts: u16, next: i64) -> String {
     let now =
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
     let wait = u64::try_from(next).unwrap_or(0).saturating_sub(now);
+    let tried = match attempts {
+        0 => "not tried yet".to_owned(),
+        1 => "tried once".to_owned(),
+        attempts => format!("tried {attempts} times"),
+    };
     match (attempts, wait) {
         (0, 0) => String::new(),
-        (0, wait) => format!(" (next try in {wait} s)"),
-        (attempts, 0) => format!(" (tried {attempts} times)"),
-        (attempts, wait) => format!(" (tried {attempts} times, next in {wait} s)"),
+        (_, 0) => format!(" ({tried})"),
+        (_, wait) => format!(" ({tried}, next in {wait} s)"),
     }
 }
 
