@@ -181,6 +181,7 @@
 
 #[expect(clippy::module_inception, reason = "the agent's facade is named as its room")]
 mod agent;
+mod application;
 mod commands;
 mod config;
 mod establish;

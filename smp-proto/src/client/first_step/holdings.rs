@@ -16,19 +16,12 @@ use crate::crypto::Provider;
 use crate::entropy::Entropy;
 use crate::time::{Duration, Instant, Now};
 use crate::wire::address::ServerAddress;
-use crate::wire::first_step::{
-    Correlation, FirstStepError, Forward, ForwardOptions, Message, Register, Registered, RelayNumber,
-    Transmission,
-};
+use crate::wire::first_step::{Correlation, FirstStepError, ForwardOptions, RelayNumber};
 
 /// Numbers of registrations begin here: they are none of a command.
-const QUESTIONS: u64 = 1 << 63;
-/// How many commands are asked about at once: the relay's answers must find room there.
-const ASKED_AT_ONCE: usize = 16;
-/// How often a command is said again under another number when the relay does not know it.
-const RENUMBERED: u8 = 3;
+pub(super) const QUESTIONS: u64 = 1 << 63;
 /// For how long after its time something that was held is believed to be held.
-const GRACE: i64 = 86_400;
+pub(super) const GRACE: i64 = 86_400;
 
 /// How [`Holdings`] behave.
 #[derive(Clone)]
@@ -153,17 +146,17 @@ pub(super) struct Open {
 
 /// A command without a number.
 pub(super) struct Waiting {
-    id: HoldId,
-    command: Option<Holdable>,
-    options: ForwardOptions,
-    not_before: i64,
-    was_held: bool,
-    is_wanted: bool,
+    pub(super) id: HoldId,
+    pub(super) command: Option<Holdable>,
+    pub(super) options: ForwardOptions,
+    pub(super) not_before: i64,
+    pub(super) was_held: bool,
+    pub(super) is_wanted: bool,
 }
 
 /// Whether the relay is to be asked for the destination's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asking {
+pub(super) enum Asking {
     No,
     Wanted,
     Sent,
@@ -183,25 +176,25 @@ pub struct Holdings {
     /// Answers up to this one are durable here.
     pub(super) acknowledged: Correlation,
     /// What `acknowledged` becomes with a change that is not durable yet.
-    acknowledging: Option<(u64, Correlation)>,
+    pub(super) acknowledging: Option<(u64, Correlation)>,
     /// What the relay was told on this connection.
-    said: Correlation,
-    is_connected: bool,
-    asking: Asking,
-    question: u64,
+    pub(super) said: Correlation,
+    pub(super) is_connected: bool,
+    pub(super) asking: Asking,
+    pub(super) question: u64,
     /// The relay's number for the destination, and its key, on this connection.
-    ready: Option<(RelayNumber, VerifiedKey)>,
+    pub(super) ready: Option<(RelayNumber, VerifiedKey)>,
     /// The destination does not take this key any more.
-    over: Option<RelayNumber>,
+    pub(super) over: Option<RelayNumber>,
     /// Until when the relay has to say something.
-    answer_by: Option<Instant>,
-    check_at: Option<Instant>,
+    pub(super) answer_by: Option<Instant>,
+    pub(super) check_at: Option<Instant>,
     /// That time has come.
-    check_is_due: bool,
+    pub(super) check_is_due: bool,
     changes: u64,
     taken: u64,
-    stored: u64,
-    events: VecDeque<HoldingEvent>,
+    pub(super) stored: u64,
+    pub(super) events: VecDeque<HoldingEvent>,
 }
 
 impl Holdings {
@@ -398,7 +391,7 @@ impl Holdings {
         self.events.pop_front()
     }
 
-    fn has_changed(&mut self) -> u64 {
+    pub(super) fn has_changed(&mut self) -> u64 {
         self.changes += 1;
         self.changes
     }
@@ -428,7 +421,7 @@ impl Holdings {
     }
 
     /// A command is done with.
-    fn settle(&mut self, number: Correlation) {
+    pub(super) fn settle(&mut self, number: Correlation) {
         if self.open.remove(&number).is_some() {
             let change = self.has_changed();
             self.acknowledging = Some((change, Self::settled_up_to(&self.open, self.next)));
@@ -466,7 +459,7 @@ impl Holdings {
         self.not_registered(because);
     }
 
-    fn not_registered(&mut self, because: NotHeld) {
+    pub(super) fn not_registered(&mut self, because: NotHeld) {
         self.asking = Asking::No;
         self.events.push_back(HoldingEvent::NotRegistered(because));
         if self.open.is_empty() {
@@ -478,352 +471,19 @@ impl Holdings {
     }
 
     /// What waits does not overtake what could not be handed over.
-    fn give_back(&mut self, because: NotHeld) {
+    pub(super) fn give_back(&mut self, because: NotHeld) {
         for Waiting { id, was_held, .. } in self.waiting.drain(..) {
             self.events.push_back(HoldingEvent::Failed { id, because, was_held });
         }
     }
 
-    fn fail(&mut self, number: Correlation, because: NotHeld) {
+    pub(super) fn fail(&mut self, number: Correlation, because: NotHeld) {
         let Some(open) = self.open.get(&number) else { return };
         let (id, was_held) = (open.id, open.was_held);
         self.events.push_back(HoldingEvent::Failed { id, because, was_held });
         self.settle(number);
         if !was_held {
             self.give_back(because);
-        }
-    }
-
-    /// Takes what the first-step relay says: the content of a block. False when it makes no sense: the connection is of no
-    /// use, and should be made anew after a while.
-    #[must_use]
-    pub fn receive(&mut self, content: &[u8], now: Now) -> bool {
-        let Some(Transmission { correlation, relay, message }) = Transmission::decode(content) else {
-            return false;
-        };
-        self.answer_by = None;
-        let is_sane = match message {
-            Message::Registered(registered) => self.registered(correlation, relay, &registered, now),
-            Message::Response(sealed) => self.response(correlation, sealed),
-            Message::Error(error) if correlation.0 >= QUESTIONS => {
-                if correlation.0 == self.question && self.asking == Asking::Sent {
-                    self.not_registered(NotHeld::Refused(error));
-                    // With commands that are held another connection is tried, later.
-                    return self.open.is_empty();
-                }
-                true
-            }
-            Message::Error(error) => {
-                self.error(correlation, error, now);
-                true
-            }
-            Message::Register(_) | Message::Forward(_) | Message::Check { .. } => false,
-        };
-        self.reseal();
-        if self.is_waiting_for_the_relay() {
-            self.answer_by = Some(now.instant + self.config.answer_timeout);
-        }
-        is_sane
-    }
-
-    fn registered(
-        &mut self,
-        correlation: Correlation,
-        relay: RelayNumber,
-        registered: &Registered<'_>,
-        now: Now,
-    ) -> bool {
-        if correlation.0 != self.question || self.asking != Asking::Sent {
-            return true;
-        }
-        let key = VerifiedKey::check(self.config.provider, &self.destination, &registered.key, now.wall);
-        let key = key.and_then(|key| {
-            let is_over = self.over == Some(key.number);
-            if is_over { Err(NotHeld::Refused(FirstStepError::NoKey)) } else { Ok(key) }
-        });
-        match key {
-            Ok(key) => {
-                self.asking = Asking::No;
-                self.ready = Some((relay, key));
-                let registration = Registration { since: now.wall.0, until: key.until };
-                let before = self.registered.replace(registration);
-                if before.is_none_or(|before| before.until != key.until) {
-                    self.has_changed();
-                }
-                self.events.push_back(HoldingEvent::Registered(registration));
-                true
-            }
-            Err(because) => {
-                self.ready = None;
-                self.not_registered(because);
-                false
-            }
-        }
-    }
-
-    fn response(&mut self, number: Correlation, sealed: &[u8]) -> bool {
-        // Settled, and said again.
-        let Some(open) = self.open.get(&number) else { return true };
-        let Some(result) = open.seal.open(self.config.provider, sealed) else {
-            // Only the destination could have made an answer.
-            return false;
-        };
-        self.events.push_back(HoldingEvent::Answered { id: open.id, result });
-        self.settle(number);
-        true
-    }
-
-    fn error(&mut self, number: Correlation, error: FirstStepError, now: Now) {
-        let key = self.ready.map(|(_, key)| key.number);
-        let Some(open) = self.open.get_mut(&number) else { return };
-        match error {
-            FirstStepError::Held { attempts, next } => {
-                let news = open.stage != Stage::Held { attempts, next };
-                open.stage = Stage::Held { attempts, next };
-                open.command = None;
-                let id = open.id;
-                if !core::mem::replace(&mut open.was_held, true) {
-                    self.has_changed();
-                }
-                if news {
-                    self.events.push_back(HoldingEvent::Held { id, attempts, next });
-                }
-                self.check_later(next, now);
-            }
-            FirstStepError::NoKey => {
-                open.stage = Stage::KeyOver;
-                let over = open.seal.key.number;
-                self.over = Some(over);
-                // What has not left under that key need not.
-                for open in self.open.values_mut() {
-                    if open.stage == Stage::Recorded && open.seal.key.number == over {
-                        open.stage = Stage::KeyOver;
-                    }
-                }
-                if key == Some(over) {
-                    self.ready = None;
-                    self.register();
-                }
-            }
-            FirstStepError::NoRelay => {
-                open.stage = match open.stage {
-                    Stage::Sent => Stage::Recorded,
-                    _ => Stage::Unsure,
-                };
-                self.ready = None;
-                self.register();
-            }
-            FirstStepError::Unknown if open.until.saturating_add(GRACE) < now.wall.0 => {
-                self.fail(number, NotHeld::Refused(error));
-            }
-            FirstStepError::Unknown if key != Some(open.seal.key.number) => {
-                // It cannot be said again with this key.
-                open.stage = Stage::KeyOver;
-            }
-            FirstStepError::Unknown if open.renumbered >= RENUMBERED => {
-                self.fail(number, NotHeld::Refused(error));
-            }
-            FirstStepError::Unknown => {
-                open.renumbered += 1;
-                self.renumber_from(number);
-            }
-            error => self.fail(number, NotHeld::Refused(error)),
-        }
-    }
-
-    /// The relay does not know a command: it is said again under a new number, and so is what comes after it and was not taken
-    /// either.
-    fn renumber_from(&mut self, number: Correlation) {
-        let change = self.has_changed();
-        let not_taken = |open: &Open| matches!(open.stage, Stage::Recorded | Stage::Unsure | Stage::Asked);
-        let later = self.open.range(number..).filter(|(which, open)| **which == number || not_taken(open));
-        let which: Vec<_> = later.map(|(which, _)| *which).collect();
-        for before in which {
-            if let Some(mut open) = self.open.remove(&before) {
-                open.stage = Stage::Recorded;
-                open.change = change;
-                self.open.insert(Correlation(self.next), open);
-                self.next += 1;
-            }
-        }
-        self.acknowledging = Some((change, Self::settled_up_to(&self.open, self.next)));
-    }
-
-    fn check_later(&mut self, next: i64, now: Now) {
-        let seconds = u64::try_from(next.saturating_sub(now.wall.0)).unwrap_or(0).saturating_add(1);
-        let wait = Duration::from_secs(seconds).clamp(self.config.shortest_check, self.config.longest_check);
-        let at = now.instant + wait;
-        self.check_at = Some(self.check_at.map_or(at, |before| before.min(at)));
-    }
-
-    /// When all that is left is sealed with a key that is over, it is sealed anew, in the same order.
-    fn reseal(&mut self) {
-        if self.open.is_empty() || self.open.values().any(|open| open.stage != Stage::KeyOver) {
-            return;
-        }
-        let change = self.has_changed();
-        for (_, open) in core::mem::take(&mut self.open).into_iter().rev() {
-            let Open { id, seal, options, not_before, was_held, command, .. } = open;
-            let expected = seal.expected.clone();
-            let command = command.map(|command| Holdable { command, expected });
-            let is_wanted = false;
-            self.waiting.push_front(Waiting { id, command, options, not_before, was_held, is_wanted });
-        }
-        self.acknowledging = Some((change, Self::settled_up_to(&self.open, self.next)));
-    }
-
-    fn is_waiting_for_the_relay(&self) -> bool {
-        self.asking == Asking::Sent
-            || self.open.values().any(|open| matches!(open.stage, Stage::Sent | Stage::Asked))
-    }
-
-    /// Gives numbers and keys to commands that wait, if those before them do not forbid it.
-    fn admit(&mut self, now: Now, entropy: &mut (impl Entropy + ?Sized)) {
-        let Some((_, key)) = self.ready else { return };
-        if key.until <= now.wall.0 {
-            self.ready = None;
-            self.register();
-            return;
-        }
-        let same_key = |open: &Open| open.seal.key.number == key.number && open.stage != Stage::KeyOver;
-        while self.open.values().all(same_key)
-            && let Some(waiting) = self.waiting.front_mut()
-        {
-            let Some(holdable) = waiting.command.take() else {
-                if !core::mem::replace(&mut waiting.is_wanted, true) {
-                    self.events.push_back(HoldingEvent::Wanted { id: waiting.id });
-                }
-                return;
-            };
-            let Some(Waiting { id, options, not_before, was_held, .. }) = self.waiting.pop_front() else {
-                return;
-            };
-            let seal = match Seal::draw(self.config.provider, key, &holdable, entropy) {
-                Ok(seal) => seal,
-                Err(because) => {
-                    self.events.push_back(HoldingEvent::Failed { id, because, was_held });
-                    continue;
-                }
-            };
-            let change = self.has_changed();
-            let start = now.wall.0.max(not_before);
-            let hold = i64::try_from(options.hold.seconds()).unwrap_or(i64::MAX);
-            let open = Open {
-                id,
-                seal,
-                options,
-                not_before,
-                until: start.saturating_add(hold),
-                was_held,
-                stage: Stage::Recorded,
-                command: Some(holdable.command),
-                change,
-                is_wanted: false,
-                renumbered: 0,
-            };
-            self.open.insert(Correlation(self.next), open);
-            self.next += 1;
-        }
-    }
-
-    /// The content of the next block for the first-step relay.
-    pub fn poll_content(&mut self, now: Now, entropy: &mut (impl Entropy + ?Sized)) -> Option<Vec<u8>> {
-        if !self.is_connected {
-            return None;
-        }
-        if self.asking == Asking::Wanted {
-            self.asking = Asking::Sent;
-            self.question += 1;
-            self.expect_answer(now);
-            let password = self.config.password.clone();
-            let register = Register {
-                token: *self.token,
-                address: Some(self.destination.clone()),
-                password: password.as_deref(),
-            };
-            return content(Correlation(self.question), RelayNumber(0), Message::Register(register));
-        }
-        self.admit(now, entropy);
-        let (relay, key) = self.ready?;
-        let acknowledged = self.acknowledged;
-        if let Some(number) = self.next_question(now) {
-            self.said = acknowledged;
-            self.expect_answer(now);
-            return content(number, relay, Message::Check { acknowledged });
-        }
-        if let Some(forward) = self.next_forward(relay, key, now) {
-            self.said = acknowledged;
-            self.expect_answer(now);
-            return Some(forward);
-        }
-        if self.open.is_empty() && acknowledged > self.said {
-            // Its answer, that there is no such command, is passed over.
-            self.said = acknowledged;
-            return content(acknowledged, relay, Message::Check { acknowledged });
-        }
-        None
-    }
-
-    fn expect_answer(&mut self, now: Now) {
-        self.answer_by = self.answer_by.or(Some(now.instant + self.config.answer_timeout));
-    }
-
-    /// A command whose fate is to be asked for.
-    fn next_question(&mut self, now: Now) -> Option<Correlation> {
-        let asked = self.open.values().filter(|open| open.stage == Stage::Asked).count();
-        let unsure = self.open.iter_mut().find(|(_, open)| open.stage == Stage::Unsure);
-        if let Some((number, open)) = unsure.filter(|_| asked < ASKED_AT_ONCE) {
-            open.stage = Stage::Asked;
-            return Some(*number);
-        }
-        if !core::mem::take(&mut self.check_is_due) {
-            return None;
-        }
-        let mut held = self.open.iter().filter(|(_, open)| matches!(open.stage, Stage::Held { .. }));
-        let number = held.next().map(|(number, _)| *number);
-        if number.is_some() {
-            self.check_at = Some(now.instant + self.config.longest_check);
-        }
-        number
-    }
-
-    /// The next command that may leave.
-    fn next_forward(&mut self, relay: RelayNumber, key: VerifiedKey, now: Now) -> Option<Vec<u8>> {
-        loop {
-            let provider = self.config.provider;
-            let (number, open) =
-                self.open.iter_mut().find(|(_, open)| !matches!(open.stage, Stage::Held { .. }))?;
-            let number = *number;
-            if open.stage != Stage::Recorded || open.change > self.stored {
-                return None;
-            }
-            if open.seal.key.number != key.number {
-                // It never left, and cannot with this key.
-                open.stage = Stage::KeyOver;
-                self.reseal();
-                return None;
-            }
-            let Some(command) = &open.command else {
-                if !core::mem::replace(&mut open.is_wanted, true) {
-                    self.events.push_back(HoldingEvent::Wanted { id: open.id });
-                }
-                return None;
-            };
-            match open.seal.seal(provider, command) {
-                Ok(sealed) => {
-                    open.stage = Stage::Sent;
-                    let wait = open.not_before.saturating_sub(now.wall.0).max(0).saturating_add(59) / 60;
-                    let forward = Forward {
-                        options: open.options,
-                        acknowledged: self.acknowledged,
-                        delay: u16::try_from(wait).unwrap_or(u16::MAX),
-                        key: sealed.ephemeral,
-                        sealed: &*sealed.bytes,
-                    };
-                    return content(number, relay, Message::Forward(forward));
-                }
-                Err(because) => self.fail(number, because),
-            }
         }
     }
 
@@ -904,14 +564,6 @@ impl Holdings {
         );
         assert!(self.is_connected || self.ready.is_none(), "ready without a connection");
     }
-}
-
-/// The content of a block.
-fn content(correlation: Correlation, relay: RelayNumber, message: Message<'_>) -> Option<Vec<u8>> {
-    let mut content = Vec::new();
-    // Opaque parts have their lengths, and addresses were read from transmissions or records.
-    Transmission { correlation, relay, message }.encode(&mut content).ok()?;
-    Some(content)
 }
 
 impl fmt::Debug for Holdings {

@@ -43,8 +43,10 @@
 
 mod command;
 mod connection;
+mod hearing;
 mod holdings;
 mod record;
+mod saying;
 
 pub use command::{HoldId, Holdable, NotHeld};
 pub use connection::{FirstStepClient, FirstStepClientConfig};
