@@ -208,6 +208,28 @@ fn a_relay_that_is_away_for_longer_than_its_key_lasts_gets_them_too() {
 }
 
 #[test]
+fn a_full_queue_is_waited_for_at_the_proxy_and_nothing_overtakes() {
+    let mut world = world(Hold::Weeks);
+    let (at_alice, at_bob) = connected(&mut world);
+    read(&mut world, at_alice);
+    world.settle();
+    world.relays[ALICE].config.broker.message_quota = 2;
+    down(&mut world);
+    world.crash_relay(ALICE);
+    world.go_offline(ALICE);
+    let messages: Vec<i64> =
+        (1..=6).map(|body: u8| world.send(BOB, at_bob, body.to_string().as_bytes())).collect();
+    world.until("held", |world| messages.iter().all(|message| is_held(world, *message)));
+    up(&mut world);
+    live(&mut world, at_alice, Duration::from_secs(600), 20);
+    assert!(is_sent(&world, messages[1]) && !is_sent(&world, messages[3]), "there is room for two");
+    world.come_online(ALICE);
+    live(&mut world, at_alice, Duration::from_secs(2 * 3600), 200);
+    assert_eq!(bodies(&world), ["0", "1", "2", "3", "4", "5", "6"]);
+    assert!(messages.iter().all(|message| is_sent(&world, *message)));
+}
+
+#[test]
 fn what_is_held_too_long_fails_with_its_reason() {
     let mut world = world(Hold::Hour);
     let (at_alice, at_bob) = connected(&mut world);
