@@ -9,7 +9,7 @@ mod relay_under_test;
 
 use std::net::TcpListener;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use smp_proto::wire::address::ServerAddress;
 use smp_proto::wire::first_step::{FirstStepError, ForwardOptions, Hold, RelayFailure};
@@ -270,6 +270,7 @@ fn names_of_nobody_cost_few_sockets_and_hold_up_nobody() {
         let silent = TcpListener::bind("127.0.0.1:0").unwrap();
         let at = silent.local_addr().unwrap();
         let mut flood = holder(&relay);
+        let begun = Instant::now();
         for index in 0..60 {
             let register = smp_proto::wire::first_step::Register {
                 token: random(),
@@ -285,9 +286,12 @@ fn names_of_nobody_cost_few_sockets_and_hold_up_nobody() {
         let held = hold(&mut client, &registration, &far, b"through");
         is_ok(&mut client, &held);
         assert_eq!(far.receive(), b"through");
+        // Four at once, and four others when those have been given up. They are kept: a dial that fails makes room for another.
+        let mut sockets = vec![silent.accept().unwrap()];
         silent.set_nonblocking(true).unwrap();
-        let sockets = std::iter::from_fn(|| silent.accept().ok()).count();
-        assert!((1..=4).contains(&sockets), "{sockets} sockets for one client");
+        sockets.extend(std::iter::from_fn(|| silent.accept().ok()));
+        let most = 4 * (1 + begun.elapsed().as_secs() / 30);
+        assert!(sockets.len() as u64 <= most, "{} sockets for one client", sockets.len());
         drop(flood);
         assert!(far.relay.stop());
         drop(relay);
