@@ -3,12 +3,13 @@
 //! At the destination: the whole way of one `SEND` of the largest message to a secured queue, blocks included, without
 //! sockets, TLS and the disk: directly, through a deployed proxy, and through a first-step relay. At the first-step relay:
 //! the whole way of a command and its answer, forwarded at once, and held. Each beside the sum of the cryptography that
-//! nobody can do without, measured in the same run. Machines differ and are shared: judge by the ratios.
+//! nobody can do without, measured in the same run. `cargo bench -p smp-runtime-std --bench forwarding` measures the same with
+//! the primitives of `smp-server`. Machines differ and are shared: judge by the ratios.
 #![allow(missing_docs)]
 
 use std::collections::VecDeque;
 use std::hint::black_box;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -47,6 +48,13 @@ mod support;
 const COMMANDS: usize = 100;
 /// How many measurements there are: the best one counts, as the machine is shared.
 const ROUNDS: usize = 15;
+/// The primitives that are measured with.
+static PROVIDER: OnceLock<&'static dyn Provider> = OnceLock::new();
+
+fn provider() -> &'static dyn Provider {
+    *PROVIDER.get_or_init(|| &Portable)
+}
+
 /// The body of every message.
 const BODY: [u8; 16_000] = [7; 16_000];
 
@@ -95,9 +103,9 @@ fn store(broker: &mut Broker, room: &mut Forwarding) {
 
 fn identity(entropy: &mut SeededEntropy) -> (ServerIdentity, Vec<Vec<u8>>) {
     let secret = Ed25519Secret::generate(entropy);
-    let key = Portable.ed25519_public(&secret).to_der();
+    let key = provider().ed25519_public(&secret).to_der();
     let chain = vec![support::certificate(&key), support::certificate(&key)];
-    let signer = Arc::new(KeyInMemory::new(SigningKey::Ed25519(secret), &Portable));
+    let signer = Arc::new(KeyInMemory::new(SigningKey::Ed25519(secret), provider()));
     (ServerIdentity::new(chain.clone(), signer).expect("two certificates"), chain)
 }
 
@@ -111,7 +119,7 @@ fn connect_first_step(
     let mut accepting =
         FirstStepSession::accept(config, facts(Protocol::FirstStep, Vec::new()), now(), entropy)
             .expect("signs");
-    let dial = FirstStepDial::new(fingerprint, &Portable);
+    let dial = FirstStepDial::new(fingerprint, provider());
     let mut dialling =
         FirstStepSession::dial(&dial, facts(Protocol::FirstStep, chain.to_vec()), now(), entropy);
     dialling.receive(accepting.take_handshake_block().expect("a hello"), now()).expect("the right relay");
@@ -124,7 +132,7 @@ impl Destination {
         let mut entropy = SeededEntropy::new([1; 32]);
         let (identity, chain) = identity(&mut entropy);
         let fingerprint = identity.fingerprint().to_vec();
-        let config = Arc::new(ServerSessionConfig::new(identity.clone(), &Portable));
+        let config = Arc::new(ServerSessionConfig::new(identity.clone(), provider()));
         let mut broker = Broker::new(
             BrokerConfig { message_quota: 4 * COMMANDS as u16, ..BrokerConfig::default() },
             &mut entropy,
@@ -133,7 +141,7 @@ impl Destination {
             ServerSession::new(&config, facts(Protocol::Smp, Vec::new()), now(), entropy).expect("signs")
         };
         let mut server = accept(&mut entropy);
-        let client_config = Arc::new(ClientSessionConfig::new(fingerprint.clone(), &Portable));
+        let client_config = Arc::new(ClientSessionConfig::new(fingerprint.clone(), provider()));
         let mut client =
             ClientSession::new(&client_config, facts(Protocol::Smp, chain.clone()), now(), &mut entropy);
         client.receive(server.take_handshake_block().expect("a hello"), now()).expect("the right relay");
@@ -141,7 +149,7 @@ impl Destination {
         let direct = broker.connect(now()).expect("room");
         let mut proxied = accept(&mut entropy);
         let mut link = ProxyLink::new(
-            &ProxyConfig::new(&Portable),
+            &ProxyConfig::new(provider()),
             &fingerprint,
             facts(Protocol::Smp, chain.clone()),
             now(),
@@ -155,7 +163,7 @@ impl Destination {
         let of_room = broker.connect(now()).expect("room");
         let room = Forwarding::restore(
             ForwardingConfig::default(),
-            &Portable,
+            provider(),
             identity,
             of_room,
             [],
@@ -171,7 +179,7 @@ impl Destination {
             direct: (server, client, direct),
             proxied: (proxied, link, of_proxy),
             first_step,
-            verifier: CommandVerifier::new(&Portable, 8),
+            verifier: CommandVerifier::new(provider(), 8),
             sender,
             queue: EntityId::EMPTY,
             key: (RelayNumber(0), X25519Public([0; 32])),
@@ -184,7 +192,7 @@ impl Destination {
     fn prepare(&mut self) {
         let recipient = AuthSecret::generate_ed25519(&mut self.entropy);
         let new = NewQueue {
-            recipient_key: recipient.public(&Portable),
+            recipient_key: recipient.public(provider()),
             recipient_dh: X25519Public([9; 32]),
             password: None,
             subscription: SubscriptionMode::CreateOnly,
@@ -198,7 +206,7 @@ impl Destination {
         };
         self.queue = created.sender.clone();
         let sender = self.sender.clone();
-        let command = Command::SecureBySender(sender.public(&Portable));
+        let command = Command::SecureBySender(sender.public(provider()));
         let sealed = self.seal_direct(&self.queue.clone(), &command, Some(&sender));
         let outgoing = self.execute_direct(sealed);
         assert!(matches!(outgoing[0].content, OutgoingContent::Ok));
@@ -213,7 +221,7 @@ impl Destination {
         let told = self.room.poll_to_relay(FIRST_STEP).expect("a key");
         let mut buffer = vec![0; BLOCK_LENGTH];
         let mut out = smp_proto::wire::primitives::SliceWriter::new(&mut buffer);
-        told.write(&Portable, &mut out).expect("fits");
+        told.write(provider(), &mut out).expect("fits");
         let length = out.written();
         let read = Transmission::decode(&buffer[..length]).expect("readable");
         let Message::Registered(registered) = read.message else { panic!("no key") };
@@ -275,10 +283,10 @@ impl Destination {
         tail.extend_from_slice(self.queue.as_bytes());
         tail.extend_from_slice(b"SEND F ");
         tail.extend_from_slice(&BODY);
-        let box_key = BoxKey::agree(&Portable, sender, key);
+        let box_key = BoxKey::agree(provider(), sender, key);
         let name = SessionId::new(session).expect("32 bytes");
         let authorization =
-            authenticator::create(&Portable, &box_key, correlation, &[name.prefixed(), &tail]);
+            authenticator::create(provider(), &box_key, correlation, &[name.prefixed(), &tail]);
         let mut transmission = vec![80];
         transmission.extend_from_slice(&authorization);
         transmission.push(b'0');
@@ -292,16 +300,16 @@ impl Destination {
     fn send_through_proxy(&mut self, number: usize) -> Duration {
         let ephemeral = X25519Secret::generate(&mut self.entropy);
         let relay = self.proxied.0.hello_key();
-        let key = BoxKey::agree(&Portable, &ephemeral, &relay);
+        let key = BoxKey::agree(provider(), &ephemeral, &relay);
         let correlation: [u8; 24] = std::array::from_fn(|index| (number >> (8 * (index % 4))) as u8);
         let content = self.alone(&[7; 32], &relay, &correlation);
         let mut sealed = [0; INNER_SEALED_LENGTH];
-        proxy_layers::seal_command(&Portable, &key, &correlation, &content, &mut sealed).expect("fits");
+        proxy_layers::seal_command(provider(), &key, &correlation, &content, &mut sealed).expect("fits");
         let forward = ProxyForward {
             id: ForwardId(number as u64),
             correlation: Identifier::from(correlation),
             version: Version::BLOCKED_NOTICE,
-            client_key: Portable.x25519_public(&ephemeral),
+            client_key: provider().x25519_public(&ephemeral),
             sealed: Bytes::copy_from_slice(&sealed),
             until: smp_proto::time::Instant::from_micros(u64::MAX),
         };
@@ -336,14 +344,14 @@ impl Destination {
         let (key_number, key) = self.key;
         let correlation: [u8; 24] = std::array::from_fn(|index| (number >> (8 * (index % 4))) as u8);
         let content = self.alone(&session_name(key_number, &key), &key, &correlation);
-        let keys = ForwardKeys::of_client(&Portable, &ephemeral, key_number, &key);
+        let keys = ForwardKeys::of_client(provider(), &ephemeral, key_number, &key);
         let mut sealed = [0; SEALED_LENGTH];
-        keys.seal_command(&Portable, &content, &mut sealed).expect("fits");
+        keys.seal_command(provider(), &content, &mut sealed).expect("fits");
         let forward = Forward {
             options: ForwardOptions::default(),
             acknowledged: Correlation(0),
             delay: 0,
-            key: Portable.x25519_public(&ephemeral),
+            key: provider().x25519_public(&ephemeral),
             sealed: &sealed,
         };
         let transmission = Transmission {
@@ -363,7 +371,7 @@ impl Destination {
         drop(opened);
         self.room.receive(FIRST_STEP, content, now(), &mut self.entropy);
         let sealed = self.room.poll_command(FIRST_STEP).expect("a command");
-        let opened = sealed.open(&Portable).expect("sealed for this relay");
+        let opened = sealed.open(provider()).expect("sealed for this relay");
         let mut request = opened.request();
         self.broker.look_up(&mut request);
         let verified = self.verifier.verify(&opened, request, &mut self.entropy);
@@ -374,7 +382,7 @@ impl Destination {
         let told = self.room.poll_to_relay(FIRST_STEP).expect("an answer");
         let mut answer = block();
         let bytes = answer.as_mut().try_into().expect("a block");
-        here.seal(bytes, now(), |out| told.write(&Portable, out).is_ok()).expect("established");
+        here.seal(bytes, now(), |out| told.write(provider(), out).is_ok()).expect("established");
         let elapsed = started.elapsed();
         let Ok(FirstStepReceived::Content(opened)) = there.receive(answer, now()) else { panic!("not read") };
         let Some(Message::Response(sealed)) = Transmission::decode(opened.content()).map(|read| read.message)
@@ -382,7 +390,7 @@ impl Destination {
             panic!("no answer")
         };
         let mut sealed = sealed.to_vec();
-        let text = keys.open_answer(&Portable, &mut sealed).expect("sealed for this client");
+        let text = keys.open_answer(provider(), &mut sealed).expect("sealed for this client");
         assert!(text.ends_with(b"OK"));
         elapsed
     }
@@ -407,7 +415,7 @@ impl Middle {
     fn new() -> Self {
         let mut entropy = SeededEntropy::new([2; 32]);
         let (identity, chain) = identity(&mut entropy);
-        let config = Arc::new(ServerSessionConfig::new(identity, &Portable));
+        let config = Arc::new(ServerSessionConfig::new(identity, provider()));
         let client = connect_first_step(&config, &chain, &mut entropy);
         let destination = connect_first_step(&config, &chain, &mut entropy);
         let mut relay = FirstStep::new(FirstStepConfig::default());
@@ -573,12 +581,19 @@ fn mean(mut one: impl FnMut(usize) -> Duration) -> Duration {
     (0..COMMANDS).map(&mut one).sum::<Duration>() / COMMANDS as u32
 }
 
+#[allow(dead_code, reason = "not where another package measures with primitives of its own")]
 fn main() {
+    measure(&Portable);
+}
+
+/// Measures with these primitives, once in a process.
+pub fn measure(provider: &'static dyn Provider) {
+    PROVIDER.get_or_init(|| provider);
     let [mut direct, mut deployed, mut first_step, mut forwarded, mut held] = [Duration::MAX; 5];
     let [mut boxed, mut agreement, mut authorization] = [Duration::MAX; 3];
     let key = BoxKey::from_symmetric(&[1; 32]);
     let (secret, public) = (X25519Secret::from_bytes([2; 32]), X25519Public([9; 32]));
-    let authenticated = authenticator::create(&Portable, &key, &[3; 24], &[&BODY]);
+    let authenticated = authenticator::create(provider, &key, &[3; 24], &[&BODY]);
     for _ in 0..ROUNDS {
         let mut destination = Destination::new();
         direct = direct.min(mean(|_| destination.send_direct()));
@@ -590,17 +605,17 @@ fn main() {
         boxed = boxed.min(best(|| {
             let mut buffer = vec![0; PADDED_LENGTH + 16];
             let started = Instant::now();
-            black_box(Portable.box_seal(&key, &Nonce([3; 24]), &mut buffer));
+            black_box(provider.box_seal(&key, &Nonce([3; 24]), &mut buffer));
             started.elapsed()
         }));
         agreement = agreement.min(best(|| {
             let started = Instant::now();
-            black_box(BoxKey::agree(&Portable, &secret, &public));
+            black_box(BoxKey::agree(provider, &secret, &public));
             started.elapsed()
         }));
         authorization = authorization.min(best(|| {
             let started = Instant::now();
-            assert!(authenticator::verify(&Portable, &key, &[3; 24], &[&BODY], &authenticated));
+            assert!(authenticator::verify(provider, &key, &[3; 24], &[&BODY], &authenticated));
             started.elapsed()
         }));
     }

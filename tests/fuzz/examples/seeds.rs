@@ -16,8 +16,8 @@ use smp_proto::wire::command::{
     Command, MessageFlags, NewQueue, NotifierKeys, QueueRequest, SubscriptionMode,
 };
 use smp_proto::wire::first_step::{
-    self, Correlation, Forward, ForwardOptions, Hold, Message, PublishedKey, Register, Registered,
-    RelayNumber,
+    self, Correlation, FirstStepError, Forward, ForwardOptions, Hold, Message, PublishedKey, Register,
+    Registered, RelayNumber, SEALED_LENGTH, Transmission,
 };
 use smp_tests::sessions::{Certificates, NOW, Pair, PairOptions};
 use smp_tests::vectors::{self, Vector};
@@ -27,7 +27,7 @@ type Target = (&'static str, fn(&[u8]), Vec<Vec<u8>>);
 
 fn main() -> io::Result<()> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
-    let targets: [Target; 7] = [
+    let targets: [Target; 9] = [
         ("block", smp_fuzz::block, blocks()),
         ("command", smp_fuzz::command, commands()),
         ("response", smp_fuzz::response, responses()),
@@ -35,6 +35,8 @@ fn main() -> io::Result<()> {
         ("address", smp_fuzz::address, addresses()),
         ("session", smp_fuzz::session, histories()),
         ("first_step", smp_fuzz::first_step, vec![held_and_answered()]),
+        ("first_step_wire", smp_fuzz::first_step_wire, first_steps()),
+        ("forwarding", smp_fuzz::forwarding, destinations()),
     ];
     for (name, run, seeds) in targets {
         assert!(!seeds.is_empty(), "the vectors have no seeds for {name}");
@@ -212,4 +214,91 @@ fn whole_life(version: u16) -> Vec<u8> {
         history.extend(step(2, &[0; 3]));
     }
     history
+}
+
+/// What first-step relays and destinations say; there are no vectors of it.
+fn first_steps() -> Vec<Vec<u8>> {
+    let address = "smp://LcJUMfVhwD8yxjAiSaDzzGF3-kLG4Uh0Fl_ZIjrRwjI=@example.org".parse().expect("one");
+    let sealed = [7; SEALED_LENGTH];
+    let forward = Forward {
+        options: ForwardOptions::default(),
+        acknowledged: Correlation(1),
+        delay: 2,
+        key: X25519Public([9; 32]),
+        sealed: &sealed,
+    };
+    let messages = [
+        Message::Register(Register { token: [1; 32], address: Some(address), password: Some(b"secret") }),
+        Message::Register(Register { token: [0; 32], address: None, password: None }),
+        Message::Forward(forward),
+        Message::Response(&sealed),
+        Message::Check { acknowledged: Correlation(3) },
+        Message::Error(FirstStepError::Held { attempts: 1, next: 2 }),
+        Message::Error(FirstStepError::NoKey),
+    ];
+    let encode = |message| {
+        let mut content = Vec::new();
+        let transmission = Transmission { correlation: Correlation(4), relay: RelayNumber(5), message };
+        transmission.encode(&mut content).expect("fits");
+        content
+    };
+    messages.into_iter().map(encode).collect()
+}
+
+/// Histories of a destination: see [`smp_fuzz::forwarding`].
+fn destinations() -> Vec<Vec<u8>> {
+    let mut send = vec![0, 24];
+    send.extend_from_slice(&[6; 24]);
+    send.push(24);
+    send.extend_from_slice(&smp_fuzz::SENDER);
+    send.extend_from_slice(b"SEND F hello");
+    let mut batch = vec![1];
+    batch.extend_from_slice(&u16::try_from(send.len()).expect("short").to_be_bytes());
+    batch.extend_from_slice(&send);
+    let forward = |key: u8, options: u8| step(17, &[&[key, options][..], &batch].concat());
+    let store = || step(20, &[0; 20]);
+    // Bytes of the clock that only goes forward, in microseconds, and of the other, in seconds.
+    let pass = |days: u64, jump: i64| {
+        step(22, &[(days * 86_400_000_000).to_be_bytes(), jump.to_be_bytes()].concat())
+    };
+    let begin = [store(), step(18, &[])].concat();
+    let life = [
+        begin.clone(),
+        forward(1, 0),
+        forward(1, 0),
+        store(),
+        forward(1, 3),
+        store(),
+        forward(2, 1),
+        step(31, &[]),
+        forward(2, 1),
+        store(),
+        pass(1, 86_400),
+        store(),
+        step(26, &[]),
+        forward(1, 0),
+        pass(1, 86_400),
+        store(),
+        forward(1, 0),
+        store(),
+    ];
+    let failures = [
+        begin.clone(),
+        forward(1, 0),
+        step(5, &[]),
+        store(),
+        forward(1, 0),
+        step(5, &[]),
+        store(),
+        step(11, &[]),
+        step(3, &[]),
+        forward(1, 2),
+        store(),
+        pass(3, -86_400 * 400),
+        pass(3, i64::MAX),
+        store(),
+    ];
+    let mut histories = vec![life.concat(), failures.concat()];
+    histories.extend(first_steps().iter().map(|content| [&begin[..], &step(16, content)].concat()));
+    histories
 }

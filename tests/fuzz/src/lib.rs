@@ -5,6 +5,7 @@
 //! read the same. They run without a fuzzer, too: `cargo run --example seeds` has each run on its seeds.
 
 mod first_step;
+mod forwarding;
 mod relay;
 
 use smp_proto::wire::block::plain_content;
@@ -16,6 +17,7 @@ use smp_proto::wire::version::Version;
 use smp_tests::sessions::SESSION_ID;
 
 pub use first_step::first_step;
+pub use forwarding::{SENDER, forwarding};
 pub use relay::session;
 
 /// The first byte chooses a version of 6 to 18.
@@ -83,6 +85,14 @@ pub fn hello(data: &[u8]) {
         }
     }
     let _ = ServiceResponse::decode(data);
+}
+
+/// What is said on a connection of `smp-proxy/1`.
+pub fn first_step_wire(data: &[u8]) {
+    let Some(read) = smp_proto::wire::first_step::Transmission::decode(data) else { return };
+    let mut written = Vec::new();
+    read.encode(&mut written).expect("what was read fits");
+    assert_eq!(smp_proto::wire::first_step::Transmission::decode(&written), Some(read));
 }
 
 /// The text of an address, a queue's address, or a link.

@@ -1,6 +1,8 @@
 //! What becomes of one command.
 
 use super::*;
+use crate::broker::record::BlobRecord;
+use crate::crypto::blob;
 use crate::wire::command::LinkData;
 use crate::wire::error::{CommandError, SmpError};
 
@@ -82,6 +84,34 @@ fn link_data_is_answered_and_only_that_it_was_is_kept() {
     let made = world.send(published, &queue, b"secured", Some(&secret));
     let heard = world.forward(id, &made, PLAIN);
     assert_eq!(made.open(&heard), Said::Ok);
+}
+
+#[test]
+fn a_blob_is_boxed_for_its_reader_with_the_forwarding_key() {
+    let mut world = World::new();
+    let id = world.attach(1);
+    let published = world.published(id);
+    let reader = X25519Secret::generate(&mut world.entropy);
+    let public = Portable.x25519_public(&reader);
+    let blob = blob::id(&public);
+    let record = BlobRecord { key: World::recipient_key(), written: world.now.wall };
+    let value = Bytes::from(vec![3; 15_000]);
+    let put = StorageAction::PutBlob { id: blob, record: record.clone(), value: value.clone() };
+    world.storage.apply(ActionId(u64::MAX), put);
+    world.broker.restore_blob(blob, record).unwrap();
+    let entity = Identifier::new(&public.0).unwrap();
+    let made = world.make(published, &entity, &Command::ReadBlob, None);
+    let Heard::Sealed(sealed) = world.forward(id, &made, PLAIN) else { panic!("no answer") };
+    let mut sealed = sealed.to_vec();
+    let text = made.keys.open_answer(&Portable, &mut sealed).unwrap();
+    let layout = SessionLayout { version: COMMAND_VERSION, session: &[] };
+    let bytes = Batch::parse(text).unwrap().next().unwrap();
+    let read = AnswerTransmission::decode_response(bytes, layout).unwrap();
+    let Response::Blob(boxed) = read.content else { panic!("no blob") };
+    let mut boxed = boxed.to_vec();
+    let opened = blob::open_answer(&Portable, &reader, &published.key, &made.correlation, &mut boxed);
+    assert_eq!(opened.map(|blob| blob.to_vec()), Ok(value.to_vec()));
+    assert_eq!(world.forward(id, &made, PLAIN), Heard::Error(FirstStepError::Repeated));
 }
 
 /// Secured, and the link data cannot be read: that it was secured is known when it comes again.

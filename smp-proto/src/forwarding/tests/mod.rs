@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 mod commands;
+mod costs;
 mod keys;
 mod random;
 mod replay;
@@ -99,6 +100,8 @@ struct World {
     entropy: SeededEntropy,
     now: Now,
     verifier: CommandVerifier,
+    /// What opens, verifies and seals.
+    provider: &'static dyn Provider,
     relays: Vec<FirstStepId>,
     heard: Vec<(FirstStepId, Correlation, Heard)>,
     correlation: u64,
@@ -158,6 +161,7 @@ impl World {
             entropy,
             now,
             verifier: CommandVerifier::new(&Portable, 4),
+            provider: &Portable,
             relays: Vec::new(),
             heard: Vec::new(),
             correlation: 0,
@@ -172,7 +176,7 @@ impl World {
         self.held.clear();
         self.relays.clear();
         self.heard.clear();
-        self.verifier = CommandVerifier::new(&Portable, 4);
+        self.verifier = CommandVerifier::new(self.provider, 4);
         self.broker = Broker::new(self.broker_config.clone(), &mut self.entropy);
         for queue in self.storage.queues() {
             self.broker.restore(queue).unwrap();
@@ -216,7 +220,7 @@ impl World {
     fn turn(&mut self) {
         while let Some(id) = self.room.poll_ready() {
             while let Some(sealed) = self.room.poll_command(id) {
-                match sealed.open(&Portable) {
+                match sealed.open(self.provider) {
                     Err(unopened) => self.room.unopened(unopened),
                     Ok(opened) => {
                         let mut request = opened.request();
@@ -230,7 +234,7 @@ impl World {
             while let Some(next) = self.room.poll_to_relay(id) {
                 let mut block = vec![0; 16_500];
                 let mut out = SliceWriter::new(&mut block);
-                next.write(&Portable, &mut out).unwrap();
+                next.write(self.provider, &mut out).unwrap();
                 let length = out.written();
                 let read = Transmission::decode(&block[..length]).unwrap();
                 let heard = match read.message {
