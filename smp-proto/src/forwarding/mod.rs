@@ -48,6 +48,7 @@
 
 mod answers;
 mod config;
+mod inspection;
 mod keys;
 mod machine;
 mod record;
@@ -57,6 +58,7 @@ mod tests;
 
 pub use answers::ToRelay;
 pub use config::{ForwardingConfig, ForwardingLimits};
+pub use inspection::ForwardingStatistics;
 pub use keys::DELETED_AT_ONCE;
-pub use machine::{FirstStepId, Forwarding, ForwardingStatistics};
+pub use machine::{FirstStepId, Forwarding};
 pub use record::{PREFIX, RecordError};
