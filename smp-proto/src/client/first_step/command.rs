@@ -17,6 +17,7 @@ use crate::crypto::{Provider, TAG_LENGTH, blob, ids};
 use crate::entropy::Entropy;
 use crate::keys::{X25519Public, X25519Secret};
 use crate::session::client::{AddError, write_alone};
+use crate::session::forwarding::COMMAND_VERSION;
 use crate::session::{OpenedBlock, SessionId};
 use crate::time::UnixTime;
 use crate::wire::EntityId;
@@ -25,10 +26,6 @@ use crate::wire::first_step::{FirstStepError, PublishedKey, RelayNumber, SEALED_
 use crate::wire::identifier::{IDENTIFIER_LENGTH, Identifier};
 use crate::wire::response::Response;
 use crate::wire::transmission::{Batch, SessionLayout, Transmission};
-use crate::wire::version::Version;
-
-/// The version of what is inside: its layout has no session id in it, which is implied.
-const INNER_VERSION: Version = Version::BLOCKED_NOTICE;
 
 /// The caller's name for a command: unique among those that are not settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -196,7 +193,7 @@ impl Seal {
         let mut text = vec![0; MAX_CONTENT];
         let length = write_alone(
             provider,
-            (&session, INNER_VERSION, self.key.key),
+            (&session, COMMAND_VERSION, self.key.key),
             &Identifier::from(self.inner),
             &command.entity,
             &command.as_command(),
@@ -243,7 +240,7 @@ impl Seal {
 
     fn read(&self, provider: &dyn Provider, block: &OpenedBlock) -> Result<Reply, CommandFailure> {
         let session = self.key.session().ok_or(CommandFailure::Unexpected)?;
-        let layout = SessionLayout { version: INNER_VERSION, session: session.as_bytes() };
+        let layout = SessionLayout { version: COMMAND_VERSION, session: session.as_bytes() };
         let mut batch = Batch::parse(block.content()).ok_or(CommandFailure::Unexpected)?;
         let bytes = batch.next().filter(|_| batch.is_empty()).ok_or(CommandFailure::Unexpected)?;
         let answer = Transmission::decode_response(bytes, layout).map_err(|_| CommandFailure::Unexpected)?;
